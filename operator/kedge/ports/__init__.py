@@ -1,0 +1,1 @@
+"""What the inside needs of the outside: Protocols and the values that cross them. Adapters implement them."""

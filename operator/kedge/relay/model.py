@@ -1,0 +1,126 @@
+"""The words that all of the relay layer shares: what a relay is, what is wanted of it, what was seen of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, unique
+
+from kedge.base.address import Address
+
+
+@unique
+class Engine(Enum):
+    """The kind of relay daemon."""
+
+    RTPENGINE = "RTPEngine"
+    RTPPROXY = "RTPProxy"
+
+
+@unique
+class RelayState(Enum):
+    """What Kedge holds of a relay; the values stand in ``status.relays[].state``."""
+
+    READY = "Ready"
+    SUSPECT = "Suspect"
+    DOWN = "Down"
+    DRAINING = "Draining"
+    CORDONED = "Cordoned"
+    FULL = "Full"
+
+
+@unique
+class Intent(Enum):
+    """What somebody wants of a relay, as the inventory shows it."""
+
+    SERVE = "Serve"
+    CORDON = "Cordon"
+    """Take no new call; keep those that are there."""
+    DRAIN = "Drain"
+    """Take no new call and lose those that are there: its end is near (a pod's deletion, a node's drain)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayDescription:
+    """One relay as the inventory knows it. A relay is its ``uid`` (pod UID) and instance, never its address."""
+
+    uid: str
+    """Identity over renames and readdressing: the pod's UID, or the endpoint's set and name."""
+    name: str
+    """The pod's or endpoint's name: what a person sees."""
+    relay_set: str
+    """Key of its RelaySet (``namespace/name``)."""
+    control: Address
+    """Where its control protocol (ng) listens."""
+    node: str = ""
+    zone: str = ""
+    weight: int = 1
+    intent: Intent = Intent.SERVE
+    backend_ready: bool = True
+    """False once the API shows pod or node as not ready: a slow witness, worth something only beside another."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthPolicy:
+    """How relays of a set are probed (seconds)."""
+
+    interval: float = 0.1
+    """Seconds between two probes of one relay."""
+    timeout: float = 0.1
+    """Seconds until a probe without reply counts as lost."""
+    threshold: int = 3
+    """Probes lost in a row that make a relay Down."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailoverPolicy:
+    """How calls are moved off a lost relay."""
+
+    automatic: bool = True
+    rate: float = 5000.0
+    """re-INVITEs a second, over all peers."""
+    rate_per_peer: float = 2500.0
+    """re-INVITEs a second to one peer."""
+    retries: int = 3
+    """Further tries for one call after a failed one (another relay, a later time)."""
+    hang_up_unmovable: bool = True
+    """Whether a call whose relay is dead and that cannot be moved is ended (else it is kept, without audio)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementPolicy:
+    """Where calls go."""
+
+    max_sessions_per_relay: int = 4000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordPolicy:
+    """Which calls get a Call object."""
+
+    all_calls: bool = True
+    moved_calls: bool = True
+    after: float = 10.0
+    """Seconds of age from which a call is recorded."""
+    max_objects: int = 5000
+    writes_per_second: float = 50.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelaySetPolicy:
+    """A RelaySet as signaling needs it: its key and policies. Made from the resource by ``kedge.api.convert``."""
+
+    key: str
+    """``namespace/name``."""
+    engine: Engine = Engine.RTPENGINE
+    health: HealthPolicy = field(default_factory=HealthPolicy)
+    failover: FailoverPolicy = field(default_factory=FailoverPolicy)
+    placement: PlacementPolicy = field(default_factory=PlacementPolicy)
+    records: RecordPolicy = field(default_factory=RecordPolicy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InventorySnapshot:
+    """All RelaySets and relays that are known at one moment. Level-triggered: the newest snapshot replaces the last."""
+
+    relay_sets: tuple[RelaySetPolicy, ...] = ()
+    relays: tuple[RelayDescription, ...] = ()
