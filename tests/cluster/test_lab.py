@@ -1,0 +1,246 @@
+"""The lab keeps its word: real nodes, real relays in them, real losses, and nothing left at the end."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.lab import (
+    ApiServer,
+    Cluster,
+    ExternalCluster,
+    KubectlError,
+    Lab,
+    LabOnlyError,
+    StartError,
+    binaries,
+    cleanup,
+)
+from tests.lab.binaries import Programs
+from tests.lab.daemons import wait_until
+
+NG_PORT = 2223
+PING = """
+import socket, sys
+address, port, tries = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ng:
+    ng.settimeout(0.2)
+    for _ in range(tries):
+        try:
+            ng.sendto(b"lab1 d7:command4:pinge", (address, port))
+            if ng.recv(2048) == b"lab1 d6:result4:ponge":
+                sys.exit(0)
+        except OSError:
+            pass
+sys.exit(3)
+"""
+
+
+def relay_pod(node: str, image: str) -> dict[str, Any]:
+    arguments = ["--config-file=none", "--foreground", "--log-stderr", "--table=-1", "--poller-per-thread"]
+    arguments += ["--interface=$(POD_IP)", f"--listen-ng=$(POD_IP):{NG_PORT}", "--port-min=16384", "--port-max=16583"]
+    container = {
+        "name": "rtpengine",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": arguments,
+        "env": [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 65532,
+            "readOnlyRootFilesystem": True,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": f"relay-{node}", "labels": {"app": "lab-relay"}},
+        "spec": {
+            "nodeName": node,
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": 0,
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [container],
+        },
+    }
+
+
+def answers(cluster: Cluster, address: str, *, tries: int) -> bool:
+    """Whether the relay at ``address`` answers one of ``tries`` pings, 0.2 s each."""
+    ping = cluster.run_in_lab_netns([sys.executable, "-c", PING, address, str(NG_PORT), str(tries)])
+    return ping.wait(timeout=60) == 0
+
+
+@pytest.fixture(scope="module")
+def relays(lab: Cluster) -> Iterator[dict[str, str]]:
+    """A relay pod on each node: node -> the pod's address."""
+    lab.apply(*(relay_pod(node, lab.relay_image) for node in lab.node_addresses))
+    lab.kubectl("wait", "--for=condition=Ready", "--timeout=60s", "pod", "--selector=app=lab-relay")
+    pods = lab.get("pods", "--selector=app=lab-relay")["items"]
+    yield {pod["spec"]["nodeName"]: pod["status"]["podIP"] for pod in pods}
+    lab.kubectl("delete", "pod", "--selector=app=lab-relay", "--wait")
+
+
+def test_two_nodes_are_ready_in_two_zones(lab: Cluster) -> None:
+    nodes = lab.get("nodes")["items"]
+
+    conditions = [c["status"] for node in nodes for c in node["status"]["conditions"] if c["type"] == "Ready"]
+    assert conditions == ["True", "True"]
+    assert len({node["metadata"]["labels"]["topology.kubernetes.io/zone"] for node in nodes}) == 2
+
+
+def test_a_relay_on_each_node_answers(lab: Cluster, relays: dict[str, str]) -> None:
+    assert sorted(relays) == sorted(lab.node_addresses)
+    assert all(answers(lab, address, tries=25) for address in relays.values())
+
+
+def test_a_relay_has_no_rights(lab: Cluster, relays: dict[str, str]) -> None:
+    node = min(relays)
+    pid = lab.container_pid(node, f"relay-{node}", "rtpengine")
+
+    status = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
+    )
+    assert status["Name"] == "rtpengine"
+    assert set(status["Uid"].split()) == {"65532"}
+    assert {status[key] for key in ("CapEff", "CapPrm", "CapBnd")} == {"0" * 16}
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    mounts = [line.split() for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
+    assert [mount[5].split(",")[0] for mount in mounts if mount[4] == "/"] == ["ro"]
+
+
+def test_a_cut_node_takes_its_relay_along_until_it_is_joined_again(lab: Cluster, relays: dict[str, str]) -> None:
+    cut, other = sorted(relays)[:2]
+    lab.cut_node(cut)
+    try:
+        assert not answers(lab, relays[cut], tries=3)
+        assert answers(lab, relays[other], tries=25)
+    finally:
+        lab.join_node(cut)
+
+    assert answers(lab, relays[cut], tries=50)
+
+
+def test_a_killed_relay_is_started_again_as_another_process(lab: Cluster, relays: dict[str, str]) -> None:
+    node = min(relays)
+    before = lab.container_pid(node, f"relay-{node}", "rtpengine")
+
+    lab.kill_container(node, f"relay-{node}", "rtpengine", signal.SIGKILL)
+
+    lab.kubectl("wait", f"pod/relay-{node}", "--for=jsonpath={.status.containerStatuses[0].restartCount}=1")
+    lab.kubectl("wait", f"pod/relay-{node}", "--for=condition=Ready")
+    assert answers(lab, relays[node], tries=50)
+    assert lab.container_pid(node, f"relay-{node}", "rtpengine") != before
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_relays_outlive_the_api_server(lab: Cluster, relays: dict[str, str], frozen: bool) -> None:
+    lab.cut_apiserver(frozen=frozen)
+    try:
+        with pytest.raises(KubectlError):
+            lab.kubectl("get", "nodes", timeout=2)
+        assert all(answers(lab, address, tries=25) for address in relays.values())
+    finally:
+        lab.restore_apiserver()
+
+    assert len(lab.get("pods", "--selector=app=lab-relay")["items"]) == len(relays)
+
+
+def test_a_second_lab_comes_and_goes_beside_the_first(lab: Cluster) -> None:
+    second = Lab.start(nodes=1)
+    try:
+        second.apply(relay_pod("node-a", second.relay_image))
+        second.kubectl("wait", "--for=condition=Ready", "--timeout=60s", "pod/relay-node-a")
+        guest = second.run_in_lab_netns(["sleep", "1000"])
+        assert traces(second.run) >= {"process", "network", "cgroup", "directory"}
+    finally:
+        second.stop()
+
+    assert guest.wait(timeout=10) == -signal.SIGKILL
+    assert traces(second.run) == set()
+    assert len(lab.get("nodes")["items"]) == 2
+
+
+def test_a_start_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
+    broken = tmp_path / "kubelet"
+    broken.write_text("#!/bin/sh\necho no kubelet today\nexit 1\n")
+    broken.chmod(0o755)
+    programs = Programs({**binaries.provide(binaries.NODE_PROGRAMS), "kubelet": broken})
+    before = cleanup.runs()
+
+    with pytest.raises(StartError, match="no kubelet today"):
+        Lab.start(nodes=1, programs=programs, logs=tmp_path / "logs")
+
+    assert cleanup.runs() == before
+    assert "no kubelet today" in (tmp_path / "logs" / "kubelet-a.log").read_text()
+
+
+def test_what_a_killed_run_left_is_swept() -> None:
+    script = "import os; from tests.lab import Lab; print(Lab.start(nodes=0).run, flush=True); os.kill(os.getpid(), 9)"
+    killed = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=120)
+    run = killed.stdout.strip()
+    assert killed.returncode == -signal.SIGKILL
+    assert run in cleanup.orphans()
+    assert traces(run) >= {"process", "network", "directory"}
+
+    cleanup.sweep()
+
+    assert traces(run) == set()
+
+
+def test_the_lone_api_server_takes_resources(apiserver: ApiServer) -> None:
+    apiserver.kubectl("create", "configmap", "lab", "--from-literal=anchor=up")
+
+    assert apiserver.kubectl("get", "configmap", "lab", "-o", "jsonpath={.data.anchor}") == "up"
+
+
+def test_a_cluster_of_others_says_what_only_the_lab_can(apiserver: ApiServer) -> None:
+    external = ExternalCluster(apiserver.kubeconfig, "relay:latest")
+
+    assert external.apiserver_url == apiserver.url
+    with pytest.raises(LabOnlyError, match="cut_node needs the lab's own cluster; unset KUBECONFIG"):
+        external.cut_node("node-a")
+
+
+def test_programs_of_envtest_are_taken_when_all_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("kube-apiserver", "kubectl", "etcd"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path))
+
+    assert {path.parent for path in binaries.provide(binaries.API_PROGRAMS).values()} == {tmp_path}
+    assert binaries.provide(binaries.NODE_PROGRAMS)["kube-apiserver"].parent != tmp_path
+
+
+def traces(run: str) -> set[str]:
+    """Kinds of things that carry the run's name, looked up apart from the lab's own cleaning."""
+    found = set()
+    for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if f"kedgelab-{run}" in cmdline.read_text(errors="replace"):
+                found.add("process")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    if f"kedgelab-{run}" in Path("/proc/self/mountinfo").read_text().replace(f"/run/netns/kedgelab-{run}", ""):
+        found.add("mount")
+    if any(run in path.name for path in Path("/run/netns").glob("*")):
+        found.add("network")
+    if any(run in path.name for path in Path("/sys/fs/cgroup").glob("**/kedgelab-*")):
+        found.add("cgroup")
+    if any(run in path.name for path in Path(tempfile.gettempdir()).iterdir()):
+        found.add("directory")
+    return found
+
+
+def test_waiting_ends_when_its_time_is_over() -> None:
+    with pytest.raises(StartError, match="not within 0 s: the tide"):
+        wait_until(lambda: False, "the tide", timeout=0)

@@ -1,0 +1,46 @@
+"""pytest fixtures: a cluster and a lone API server, each started once for the whole session.
+
+A conftest imports what its tests use: ``from tests.lab.fixtures import apiserver, lab``. Logs of a session with
+failures are kept in ``build/lab-logs``.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from tests.lab import machine
+from tests.lab.cluster import Cluster, ExternalCluster
+from tests.lab.control_plane import ApiServer
+from tests.lab.lab import Lab
+
+LOGS = machine.ROOT / "build" / "lab-logs"
+
+
+@pytest.fixture(scope="session")
+def lab(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A cluster with two nodes: the one of ``KUBECONFIG``, else the lab's own."""
+    external = ExternalCluster.from_environment()
+    if external is not None:
+        yield external
+        return
+    own = Lab.start(nodes=2, logs=LOGS / "start")
+    try:
+        yield own
+        if request.session.testsfailed:
+            own.save_logs(LOGS / own.run)
+    finally:
+        own.stop()
+
+
+@pytest.fixture(scope="session")
+def apiserver(request: pytest.FixtureRequest) -> Iterator[ApiServer]:
+    """An API server without nodes and controllers, always our own: enough for resources, RBAC and watches."""
+    server = ApiServer.start()
+    try:
+        yield server
+        if request.session.testsfailed:
+            shutil.copytree(server.log_directory, LOGS / "apiserver", dirs_exist_ok=True)
+    finally:
+        server.stop()

@@ -1,0 +1,72 @@
+"""Network namespaces: made, joined by veth pairs, entered and taken away.
+
+They are entered with ``nsenter --net`` and never with ``ip netns exec``: that would also hide the control groups from
+the kubelet.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from tests.lab import machine
+from tests.lab.errors import LabError
+
+NETNS = Path("/run/netns")
+
+
+def ip(*arguments: str) -> str:
+    """Run ``ip``.
+
+    Raises:
+        LabError: It refused.
+    """
+    done = subprocess.run([machine.program("ip"), *arguments], check=False, capture_output=True, text=True, timeout=10)
+    if done.returncode:
+        raise LabError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+class Namespace:
+    """A network namespace with a name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.path = NETNS / name
+
+    @property
+    def enter(self) -> list[str]:
+        """The words to put before a command that shall run in it."""
+        return [str(machine.program("nsenter")), f"--net={self.path}"]
+
+    def create(self) -> None:
+        """Make it, with its loopback up."""
+        ip("netns", "add", self.name)
+        self.ip("link", "set", "lo", "up")
+
+    def ip(self, *arguments: str) -> str:
+        """Run ``ip`` in it."""
+        return ip("-n", self.name, *arguments)
+
+    def add_bridge(self, bridge: str, *, address: str, mac: str) -> None:
+        """A bridge that is up and has ``address`` (with its prefix length).
+
+        The MAC is fixed: else it changes with the ports that come and go, and neighbours lose it for a while.
+        """
+        self.ip("link", "add", bridge, "type", "bridge")
+        self.ip("link", "set", bridge, "address", mac, "up")
+        self.ip("address", "add", address, "dev", bridge)
+
+    def join(self, bridge: str, port: str, other: Namespace, other_bridge: str) -> None:
+        """Join a bridge here, by a veth named ``port``, with a bridge of ``other``."""
+        self.ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", other.name)
+        self.ip("link", "set", port, "master", bridge, "up")
+        other.ip("link", "set", "eth0", "master", other_bridge, "up")
+
+    def forward(self) -> None:
+        """Let it route."""
+        subprocess.run([*self.enter, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"], check=True, timeout=10)
+
+    def delete(self) -> None:
+        """Take it away; it lives on until the last process in it ends."""
+        ip("netns", "delete", self.name)
