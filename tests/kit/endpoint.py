@@ -137,11 +137,8 @@ class Endpoint:
         if method == b"INVITE" and leg.side == "callee" and leg.remote_cseq < 0:
             self._on_first_invite(leg, message, source)
             return
-        if (
-            leg.is_over
-            or wire.tag(message.first(b"to")) != leg.tag
-            or wire.tag(message.first(b"from")) != leg.remote_tag
-        ):
+        in_dialog = leg.tag in message.headers[b"to"][0] and leg.remote_tag in message.headers[b"from"][0]
+        if leg.is_over or not in_dialog:
             self._respond(leg, message, source, 481)
             return
         if message.cseq <= leg.remote_cseq:

@@ -1,5 +1,6 @@
 """One phone of one call: its dialog, its session description, its counters. What it sends, the endpoint decides."""
 
+import functools
 from typing import Final
 
 from tests.kit import wire
@@ -114,13 +115,12 @@ class Leg:
                 return fault.copies
         return 1
 
-    def describe(self, formats: list[tuple[bytes, bytes]], direction: bytes) -> bytes:
+    def describe(self, formats: tuple[bytes, bytes], direction: bytes) -> bytes:
         """Write the own description; ``o=`` is raised only if anything else changed (RFC 3264 section 8)."""
         port = self.rtp.port if self.rtp is not None else _UNUSED_PORT
         ip = self.ip.encode()
-        numbers = b" ".join(number for number, _ in formats)
         rest = b"s=-\r\nc=IN IP4 %b\r\nt=0 0\r\nm=audio %d RTP/AVP %b\r\n%ba=ptime:20\r\na=%b\r\n" % (
-            ip, port, numbers, b"".join(lines for _, lines in formats), direction,
+            ip, port, formats[0], formats[1], direction,
         )  # fmt: skip
         if rest != self.sdp_rest:
             self.version += 1
@@ -131,15 +131,16 @@ class Leg:
 
     def offer(self, direction: bytes = b"sendrecv") -> bytes:
         """Write an offer with all codecs of this phone."""
-        return self.describe([_CODEC_LINES[name] for name in self.behaviour.codecs], direction)
+        chosen = [_CODEC_LINES[name] for name in self.behaviour.codecs]
+        return self.describe((b" ".join(each[0] for each in chosen), b"".join(each[1] for each in chosen)), direction)
 
     def answer(self, offer: bytes, codecs: tuple[str, ...]) -> bytes | None:
         """Write the answer to an offer, and follow the address in it at once; None when no codec fits."""
         described = wire.media(offer)
         if described is None:
             return None
-        formats = _accepted(described, codecs)
-        if not formats:
+        formats = _accepted(described.formats, described.event, codecs)
+        if formats is None:
             return None
         self.follow(described)
         direction = wire.opposite(described.direction)
@@ -152,8 +153,9 @@ class Leg:
         self.remote = described.address
         if self.rtp is not None:
             self.rtp.remote = described.address if described.address[0] != "0.0.0.0" and described.address[1] else None
-            if described.formats[0] in _STATIC:
-                self.rtp.payload_type = int(described.formats[0])
+            first = described.formats.partition(b" ")[0]
+            if first in _STATIC:
+                self.rtp.payload_type = int(first)
 
     def set_sending(self) -> None:
         """Let the audio run, if direction and state allow it."""
@@ -186,12 +188,20 @@ class Leg:
         return made
 
 
-def _accepted(described: wire.Media, codecs: tuple[str, ...]) -> list[tuple[bytes, bytes]]:
-    """Choose what both know, in the offer's order and with its payload types (RFC 3264 section 6.1)."""
+@functools.lru_cache(1000)
+def _accepted(formats: bytes, event: bytes, codecs: tuple[str, ...]) -> tuple[bytes, bytes] | None:
+    """Choose what both know, in the offer's order and with its payload types (RFC 3264 section 6.1).
+
+    Returns:
+        The formats and their attribute lines; None when no codec fits.
+    """
     chosen: list[tuple[bytes, bytes]] = []
-    for number in described.formats:
-        name = "telephone-event" if number == described.event else _STATIC.get(number, "")
+    for number in formats.split():
+        name = "telephone-event" if number == event else _STATIC.get(number, "")
         if name in codecs:
             lines = _CODEC_LINES[name][1]
-            chosen.append((number, lines.replace(b":101 ", b":%b " % number) if name == "telephone-event" else lines))
-    return chosen if any(number in _STATIC for number, _ in chosen) else []
+            is_event = name == "telephone-event"
+            chosen.append((number, lines.replace(b":101 ", b":%b " % number) if is_event else lines))
+    if not any(number in _STATIC for number, _ in chosen):
+        return None
+    return b" ".join(number for number, _ in chosen), b"".join(lines for _, lines in chosen)

@@ -19,6 +19,8 @@ _COMPACT: Final = {
 }
 _names: dict[bytes, bytes] = {}
 
+_NEEDED: Final = {b"via", b"from", b"to", b"call-id", b"cseq"}
+
 REASONS: Final = {
     100: b"Trying", 180: b"Ringing", 183: b"Session Progress", 200: b"OK", 302: b"Moved Temporarily", 404: b"Not Found",
     405: b"Method Not Allowed", 408: b"Request Timeout", 481: b"Call/Transaction Does Not Exist", 486: b"Busy Here",
@@ -38,15 +40,17 @@ def _canonical(raw: bytes) -> bytes:
 class Message:
     """One SIP message: ``status`` is 0 for a request, ``method`` is that of the CSeq."""
 
-    __slots__ = ("body", "headers", "method", "start", "status")
+    __slots__ = ("body", "cseq", "headers", "method", "start", "status")
 
     def __init__(self, start: bytes, headers: dict[bytes, list[bytes]], body: bytes) -> None:
         self.start = start
         self.headers = headers
         self.body = body
+        number, method = headers[b"cseq"][0].split()
+        self.cseq = int(number)
         if start.startswith(b"SIP/2.0 "):
             self.status = int(start[8:11])
-            self.method = headers[b"cseq"][0].split()[1]
+            self.method = method
         else:
             self.status = 0
             self.method = start.partition(b" ")[0]
@@ -55,11 +59,6 @@ class Message:
         """Return the first value of a header, or ``default``."""
         values = self.headers.get(name)
         return values[0] if values else default
-
-    @property
-    def cseq(self) -> int:
-        """The number of the CSeq header."""
-        return int(self.headers[b"cseq"][0].split()[0])
 
     @property
     def branch(self) -> bytes:
@@ -78,10 +77,10 @@ def parse(data: bytes) -> Message | None:
         raw, _, value = line.partition(b":")
         name = _names.get(raw) or _canonical(raw)
         if name in headers:
-            headers[name].append(value.strip())
+            headers[name].append(value.lstrip())
         else:
-            headers[name] = [value.strip()]
-    if not headers.keys() >= {b"via", b"from", b"to", b"call-id", b"cseq"}:
+            headers[name] = [value.lstrip()]
+    if not headers.keys() >= _NEEDED:
         return None
     try:
         return Message(lines[0], headers, body)
@@ -144,7 +143,7 @@ class Media(NamedTuple):
     """The audio of a description: where to, in which formats, in which direction as the other side sees it."""
 
     address: Address
-    formats: list[bytes]
+    formats: bytes
     direction: bytes
     event: bytes
 
@@ -159,7 +158,7 @@ def media(body: bytes) -> Media | None:
     event = _EVENT.search(body, audio.start())
     return Media(
         (connection[1].decode() if connection else "0.0.0.0", int(audio[1])),
-        audio[3].split(),
+        audio[3],
         direction[1] if direction else b"sendrecv",
         event[1] if event else b"",
     )
