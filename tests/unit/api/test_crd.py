@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
+from tests.unit.api.wrong_manifests import RULES, SCHEMA
 
 from kedge.api.crd import crd_files, crds, main
 
@@ -55,6 +56,22 @@ def test_schemas_are_structural_bounded_and_described(path: str, node: dict[str,
         assert node["maxProperties"] > 0
     if not path.endswith(("[]", "{}")):
         assert node["description"]
+
+
+def _rules() -> Iterator[tuple[str, str]]:
+    for path, node in _all_schemas():
+        for rule in node.get("x-kubernetes-validations", ()):
+            if "oldSelf" not in rule["rule"]:
+                yield path, rule["message"]
+
+
+def test_each_rule_of_a_relay_set_is_tried_with_a_manifest_that_breaks_it() -> None:
+    bounds = "must be from "  # each duration has such a rule; they come from one place
+    tried = [one.says for one in RULES + SCHEMA]
+
+    untried = [(path, text) for path, text in _rules() if not any(text.startswith(says) for says in tried)]
+
+    assert [(path, text) for path, text in untried if not text.startswith(bounds)] == []
 
 
 def test_defaults_are_those_of_the_models() -> None:

@@ -334,7 +334,7 @@ SCHEMA = [
         "too many sessions",
         REPLICAS | {"placement": {"maxSessionsPerRelay": 1_000_001}},
         "spec.placement.maxSessionsPerRelay",
-        "less than or equal to 1e+06",
+        "less than or equal to 1000000",
         value="1000001",
         file_says="from 1 to 1000000",
     ),
