@@ -85,22 +85,25 @@ class TimerHeap:
         """
         heap, last, fired = self._heap, self._count, 0
         postponed: list[tuple[float, int, Timer]] = []
-        while heap and heap[0][0] <= now:
-            entry = heapq.heappop(heap)
-            target = entry[2].target
-            if target is None:
-                self._cancelled -= 1
-            elif entry[1] > last:
-                postponed.append(entry)
-            else:
-                entry[2].target = None
-                fired += 1
-                target.on_timer(entry[2].kind, now)
-        for entry in postponed:
-            heapq.heappush(heap, entry)
+        try:
+            while heap and heap[0][0] <= now:
+                entry = heapq.heappop(heap)
+                target = entry[2].target
+                if target is None:
+                    self._cancelled -= 1
+                elif entry[1] > last:
+                    postponed.append(entry)
+                else:
+                    entry[2].target = None
+                    fired += 1
+                    target.on_timer(entry[2].kind, now)
+        finally:  # also when a target raises: the others' deadlines stand
+            for entry in postponed:
+                heapq.heappush(heap, entry)
         return fired
 
     def _compact(self) -> None:
+        before = len(self._heap)
         self._heap[:] = [entry for entry in self._heap if entry[2].target is not None]  # in place: run_due holds it
         heapq.heapify(self._heap)
-        self._cancelled = 0
+        self._cancelled -= before - len(self._heap)  # run_due may hold back a cancelled one, still to be counted
