@@ -23,6 +23,8 @@ Manifest = RelaySet | Call
 _Model = TypeVar("_Model", bound=Model)
 
 _KINDS: Final[dict[str, type[RelaySet] | type[Call]]] = {"RelaySet": RelaySet, "Call": Call}
+_SWITCHED_OFF: Final = frozenset({"admin", "metrics"})
+"""Parts of the settings that null turns off."""
 _MERGE_TAG: Final = "tag:yaml.org,2002:merge"
 
 
@@ -79,7 +81,8 @@ def load_settings(source: str | Path, *, name: str = "") -> Settings:
     documents = _documents(text, name) or [_Document({}, {})]
     if len(documents) > 1:
         raise ManifestError([refusal((), "settings are one YAML document", source=name)])
-    return _validated(Settings, documents[0], name)
+    document = documents[0]
+    return _validated(Settings, _Document(_without_nulls(document.data, keep=_SWITCHED_OFF), document.lines), name)
 
 
 def check_together(settings: Settings, relay_sets: Iterable[RelaySet], *, name: str = "") -> list[Problem]:
@@ -124,7 +127,7 @@ def _manifest(document: _Document, name: str) -> Manifest:
         problems.append(_refusal_of(document, "apiVersion", f"must be {API_VERSION}", name))
     if problems:
         raise ManifestError(problems)
-    return _validated(_KINDS[str(kind)], document, name)
+    return _validated(_KINDS[str(kind)], _Document(_without_nulls(data), document.lines), name)
 
 
 def _refusal_of(document: _Document, field: str, allowed: str, name: str) -> Problem:
@@ -132,6 +135,20 @@ def _refusal_of(document: _Document, field: str, allowed: str, name: str) -> Pro
     if field not in document.data:
         return refusal((field,), f"is missing: {allowed}", source=name, line=line)
     return refusal((field,), allowed, value=document.data[field], source=name, line=line)
+
+
+def _without_nulls(data: Any, *, keep: frozenset[str] = frozenset()) -> Any:
+    """``data`` without fields that are null, as the API server takes it: ``health:`` with nothing below is left out.
+
+    Args:
+        data: What was read.
+        keep: Fields of the outermost mapping for which null means something.
+    """
+    if isinstance(data, list):
+        return [_without_nulls(one) for one in data]
+    if not isinstance(data, dict):
+        return data
+    return {key: _without_nulls(value) for key, value in data.items() if value is not None or key in keep}
 
 
 def _validated(model: type[_Model], document: _Document, name: str) -> _Model:

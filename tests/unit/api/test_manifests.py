@@ -184,6 +184,19 @@ def test_durations_are_seconds_inside_and_text_outside() -> None:
     assert spec.dump()["health"]["interval"] == "1s500ms"
 
 
+def test_what_is_null_is_left_out() -> None:
+    nothing = {
+        "health": None,
+        "replicas": None,
+        "failover": {"rate": None},
+        "endpoints": [{"name": "a", "address": "::1"}],
+    }
+
+    assert _relay_set({"engine": "RTPEngine"} | nothing).spec.health == Health()
+    (problem,) = _problems(yaml.safe_dump(manifest({"engine": None, "replicas": 1})))
+    assert (problem.path, problem.message) == ("spec.engine", "is missing: must be RTPEngine or RTPProxy")
+
+
 def test_bounds_themselves_are_allowed() -> None:
     _relay_set(REPLICAS | {"health": {"interval": "50ms", "timeout": "50ms", "threshold": 1}})
     _relay_set(REPLICAS | {"health": {"interval": "30s", "timeout": "30s", "threshold": 100}})

@@ -95,9 +95,10 @@ def test_nothing_given_is_all_defaults() -> None:
 
 
 def test_null_turns_a_part_off() -> None:
-    settings = load_settings("admin: null\nmetrics:\n")
+    settings = load_settings("admin: null\nmetrics:\nsip:\n")
 
     assert (settings.admin, settings.metrics) == (None, None)
+    assert settings.sip == Settings().sip, "there is no SIP to turn off"
 
 
 def test_sample_survives_a_round_trip() -> None:
