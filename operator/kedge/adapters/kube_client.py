@@ -1,0 +1,218 @@
+"""The Kubernetes API over ``kubernetes.aio``: configuration, authentication and TLS are its; paths and JSON are ours.
+
+Typed models for every kind would cost more than they give for six kinds, and cannot hold what a newer API server says.
+One client belongs to one event loop; it opens nothing before the first request, so it can be made anywhere. It never
+retries: whoever asks knows better whether the answer still matters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+import aiohttp
+from kubernetes.aio import config as kube_config
+from kubernetes.aio.client import ApiClient, Configuration
+
+from kedge.ports.kube import Kind, KubeCredentials, KubeError, KubeUnavailableError, Manifest
+
+FIELD_MANAGER: Final = "kedge"
+"""Who owns the fields that server-side apply writes."""
+_REQUEST: Final = aiohttp.ClientTimeout(total=10, sock_connect=3)
+_WATCH: Final = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=75)
+"""Bookmarks come every minute: a stream silent for longer is dead, though its connection may stand."""
+_WATCH_SECONDS: Final = 300
+_MERGE: Final = "application/merge-patch+json"
+_APPLY: Final = "application/apply-patch+yaml"
+_RETRYABLE: Final = frozenset({429, 500, 502, 503, 504})
+
+
+class KubeClient:
+    """Implements ``ports.kube.KubeApi``, and listing and watching for the adapters.
+
+    ``kubeconfig`` is a path; without it the pod's service account is used, or where there is none, what ``KUBECONFIG``
+    or the home directory holds.
+    """
+
+    def __init__(self, kubeconfig: str = "", context: str = "") -> None:
+        self._kubeconfig = kubeconfig
+        self._context = context
+        self._api: ApiClient | None = None
+        self._opening = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Close all connections; a later request opens new ones."""
+        api, self._api = self._api, None
+        if api is not None:
+            await api.close()  # type: ignore[no-untyped-call]
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
+        """Return the object, or None where there is none."""
+        try:
+            return await self._request("GET", kind.path(namespace, name))
+        except KubeError as error:
+            if error.is_missing:
+                return None
+            raise
+
+    async def list_objects(self, kind: Kind, namespace: str, selector: str = "") -> list[Manifest]:
+        """Return the objects of a namespace (empty: of all) that a label selector matches."""
+        return (await self.list_with_version(kind, namespace, selector))[0]
+
+    async def list_with_version(self, kind: Kind, namespace: str, selector: str = "") -> tuple[list[Manifest], str]:
+        """Return the objects, and the resource version to watch on from."""
+        query = {"labelSelector": selector} if selector else {}
+        answer = await self._request("GET", kind.path(namespace), query)
+        items: list[Manifest] = answer.get("items") or []
+        return items, str(answer["metadata"]["resourceVersion"])
+
+    async def create(self, kind: Kind, manifest: Manifest) -> Manifest:
+        """Create the object that the manifest names."""
+        namespace = manifest["metadata"]["namespace"]
+        return await self._request("POST", kind.path(namespace), {"fieldManager": FIELD_MANAGER}, manifest)
+
+    async def apply(self, kind: Kind, manifest: Manifest) -> Manifest:
+        """Make what the manifest says so by server-side apply, taking the fields from whoever has them."""
+        metadata = manifest["metadata"]
+        path = kind.path(metadata["namespace"], metadata["name"])
+        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        return await self._request("PATCH", path, query, manifest, _APPLY)
+
+    async def patch(self, kind: Kind, namespace: str, name: str, patch: Manifest) -> Manifest:
+        """Merge ``patch`` into an object (not its status)."""
+        query = {"fieldManager": FIELD_MANAGER}
+        return await self._request("PATCH", kind.path(namespace, name), query, patch, _MERGE)
+
+    async def patch_status(self, kind: Kind, namespace: str, name: str, status: Manifest) -> Manifest:
+        """Merge ``status`` into an object's status."""
+        path = kind.path(namespace, name, "status")
+        return await self._request("PATCH", path, {"fieldManager": FIELD_MANAGER}, {"status": status}, _MERGE)
+
+    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str = "") -> bool:
+        """Delete the object (where ``uid`` is given, only that one); return whether it was there."""
+        options: Manifest = {"propagationPolicy": "Background"}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        try:
+            await self._request("DELETE", kind.path(namespace, name), {}, options)
+        except KubeError as error:
+            if error.is_missing:
+                return False
+            raise
+        return True
+
+    async def credentials(self) -> KubeCredentials:
+        """Return how this client reaches the API server now; tokens are refreshed by asking again."""
+        configuration = (await self._open()).configuration
+        return KubeCredentials(
+            server=configuration.host,
+            ca_path=configuration.ssl_ca_cert or None,
+            certificate_path=configuration.cert_file or None,
+            private_key_path=configuration.key_file or None,
+            authorization=await configuration.get_api_key_with_prefix("BearerToken", alias="authorization"),
+            insecure=not configuration.verify_ssl,
+        )
+
+    async def watch(self, kind: Kind, namespace: str, selector: str, version: str) -> AsyncIterator[Manifest]:
+        """Yield watch events from a resource version on, until the server ends the stream."""
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(_WATCH_SECONDS),
+        }
+        if selector:
+            query["labelSelector"] = selector
+        try:
+            response = await self._send("GET", kind.path(namespace), query, timeout=_WATCH)
+            async with response:
+                if response.status >= 400:
+                    raise _refusal(response.status, await response.read())
+                async for line in _lines(response.content):
+                    yield json.loads(line)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise KubeUnavailableError(0, "Unavailable", str(error) or type(error).__name__) from error
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Manifest | None = None,
+        content_type: str = "application/json",
+    ) -> Manifest:
+        try:
+            response = await self._send(method, path, query or {}, body, content_type)
+            async with response:
+                payload = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise KubeUnavailableError(0, "Unavailable", str(error) or type(error).__name__) from error
+        if response.status >= 400:
+            raise _refusal(response.status, payload)
+        answer: Manifest = json.loads(payload)
+        return answer
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Manifest | None = None,
+        content_type: str = "application/json",
+        timeout: aiohttp.ClientTimeout = _REQUEST,  # noqa: ASYNC109 (aiohttp's own, which tells connecting from reading)
+    ) -> aiohttp.ClientResponse:
+        api = await self._open()
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        method, url, headers, sent, _ = await api.param_serialize(
+            method, path, None, list(query.items()), headers, body, auth_settings=["BearerToken"]
+        )
+        answer = await api.call_api(method, url, headers, sent, _request_timeout=timeout)
+        response: aiohttp.ClientResponse = answer.response
+        return response
+
+    async def _open(self) -> ApiClient:
+        if self._api is None:
+            async with self._opening:
+                if self._api is None:
+                    self._api = ApiClient(await self._load())
+        return self._api
+
+    async def _load(self) -> Configuration:
+        configuration = Configuration()
+        try:
+            if not self._kubeconfig:
+                try:
+                    kube_config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+                    return configuration
+                except kube_config.ConfigException:
+                    pass  # no pod: the person's own configuration
+            await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
+                self._kubeconfig or None, self._context or None, configuration, persist_config=False
+            )
+        except (kube_config.ConfigException, OSError) as error:
+            raise KubeUnavailableError(0, "NoConfiguration", str(error)) from error
+        return configuration
+
+
+def _refusal(status: int, payload: bytes) -> KubeError:
+    reason, message = "Refused", payload[:200].decode(errors="replace")
+    try:
+        answer: Any = json.loads(payload)
+    except ValueError:
+        answer = None  # a proxy in between, not the API server
+    if isinstance(answer, dict) and answer.get("kind") == "Status":
+        reason, message = str(answer.get("reason") or reason), str(answer.get("message") or message)
+    kind = KubeUnavailableError if status in _RETRYABLE else KubeError
+    return kind(status, reason, message)
+
+
+async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Yield whole lines; aiohttp's own iteration gives up on one that is longer than its buffer."""
+    rest = b""
+    async for chunk in stream.iter_any():
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            if line:
+                yield line

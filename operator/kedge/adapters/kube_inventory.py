@@ -1,0 +1,256 @@
+"""Relays from the cluster: RelaySets and their pods, watched, as one inventory snapshot.
+
+It tells what exists and what is wanted; whether a relay works is for the prober. So a pod's readiness is only passed
+on, a pod that is being deleted is to be drained, and while the API server is away the last snapshot stands. A pod
+that has vanished is told for a while longer, as one to drain: its calls need somebody who looks after them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from pydantic import ValidationError
+
+from kedge.adapters.kube_client import KubeClient
+from kedge.adapters.kube_watch import Mirror
+from kedge.api.convert import endpoints_of, label_value, policy_of
+from kedge.api.names import RELAYSET_LABEL
+from kedge.api.relayset import RelaySet
+from kedge.ports.kube import POD_KIND, RELAY_SET_KIND, Manifest
+from kedge.relay.model import Intent, InventorySnapshot, RecordPolicy, RelayDescription, RelaySetPolicy
+
+DRAIN_ANNOTATION: Final = "kedge.media/drain"
+"""On a relay pod: move its calls away and give it no new ones. Any value but ``false``."""
+CORDON_ANNOTATION: Final = "kedge.media/cordon"
+"""On a relay pod: give it no new calls. Any value but ``false``."""
+ZONE_LABEL: Final = "topology.kubernetes.io/zone"
+"""On pods since Kubernetes 1.35 (copied from the node): reading it there needs no right to read nodes."""
+_LINGER: Final = 30.0
+"""Seconds for which a pod that vanished is still told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelaySetFacts:
+    """What the inventory needs of a RelaySet."""
+
+    policy: RelaySetPolicy
+    endpoints: tuple[RelayDescription, ...]
+    control_port: int
+    selector: str
+    """Labels of pods that someone else runs; empty where the pods are ours, or there are none."""
+    label: str
+    """Value of the RelaySet label on pods of ours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodFacts:
+    """What the inventory needs of a pod that has started."""
+
+    uid: str
+    namespace: str
+    name: str
+    ip: str
+    node: str
+    zone: str
+    label: str
+    ready: bool
+    intent: Intent
+
+
+def relay_set_facts(manifest: Manifest) -> RelaySetFacts | None:
+    """Read a RelaySet; None for one that does not fit its model (the operator tells its author)."""
+    try:
+        relay_set = RelaySet.from_api(manifest)
+    except ValidationError:
+        return None
+    selector = relay_set.spec.selector
+    return RelaySetFacts(
+        policy=policy_of(relay_set),
+        endpoints=endpoints_of(relay_set),
+        control_port=relay_set.spec.control.port,
+        selector="" if selector is None else str(selector),
+        label=label_value(relay_set.metadata.name),
+    )
+
+
+def pod_facts(manifest: Manifest) -> PodFacts | None:
+    """Read a pod; None before it runs and has an address, and after its last container has ended for good."""
+    metadata, status = manifest["metadata"], manifest.get("status", {})
+    ip = status.get("podIP")
+    if not ip or status.get("phase") != "Running":
+        return None  # a finished pod's address may be another's already
+    labels = metadata.get("labels") or {}
+    return PodFacts(
+        uid=metadata["uid"],
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        ip=ip,
+        node=manifest.get("spec", {}).get("nodeName", ""),
+        zone=labels.get(ZONE_LABEL, ""),
+        label=labels.get(RELAYSET_LABEL, ""),
+        ready=any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions") or ()),
+        intent=_intent(metadata),
+    )
+
+
+def _intent(metadata: Manifest) -> Intent:
+    annotations = metadata.get("annotations") or {}
+    if metadata.get("deletionTimestamp") or annotations.get(DRAIN_ANNOTATION, "false") != "false":
+        return Intent.DRAIN
+    if annotations.get(CORDON_ANNOTATION, "false") != "false":
+        return Intent.CORDON
+    return Intent.SERVE
+
+
+def describe(pod: PodFacts, facts: RelaySetFacts) -> RelayDescription:
+    """Return a pod as a relay of a RelaySet."""
+    return RelayDescription(
+        uid=pod.uid,
+        name=pod.name,
+        relay_set=facts.policy.key,
+        control=(pod.ip, facts.control_port),
+        node=pod.node,
+        zone=pod.zone,
+        intent=pod.intent,
+        backend_ready=pod.ready,
+    )
+
+
+class Lingering:
+    """Remembers relays whose pods have vanished, for a time."""
+
+    __slots__ = ("_gone", "_known", "_seconds")
+
+    def __init__(self, seconds: float = _LINGER) -> None:
+        self._seconds = seconds
+        self._known: dict[str, RelayDescription] = {}
+        self._gone: dict[str, tuple[float, RelayDescription]] = {}
+
+    def fold(self, relays: Iterable[RelayDescription], now: float) -> tuple[RelayDescription, ...]:
+        """Return ``relays`` and those that vanished lately, to be drained; ``now`` in seconds, monotonic."""
+        present = {one.uid: one for one in relays}
+        for uid in self._known.keys() - present.keys():
+            last = replace(self._known[uid], intent=Intent.DRAIN, backend_ready=False)
+            self._gone[uid] = (now + self._seconds, last)
+        self._known = present
+        taken = {one.control for one in present.values()}  # another pod may have the address by now
+        self._gone = {
+            uid: (until, one)
+            for uid, (until, one) in self._gone.items()
+            if until > now and uid not in present and one.control not in taken
+        }
+        return (*present.values(), *(one for _, one in self._gone.values()))
+
+    def next_deadline(self) -> float | None:
+        """Return when the next of them is to be forgotten, in seconds, or None."""
+        return min((until for until, _ in self._gone.values()), default=None)
+
+
+def relays_of(
+    sets: Mapping[str, RelaySetFacts], ours: Iterable[PodFacts], theirs: Mapping[str, Iterable[PodFacts]]
+) -> list[RelayDescription]:
+    """Return the relays of all RelaySets: pods of ours by label, pods of others by set, and endpoints."""
+    by_label = {f"{key.partition('/')[0]}/{one.label}": one for key, one in sets.items() if not one.selector}
+    relays = [
+        describe(pod, facts) for pod in ours if (facts := by_label.get(f"{pod.namespace}/{pod.label}")) is not None
+    ]
+    for key, facts in sets.items():
+        relays += facts.endpoints
+        relays += (describe(pod, facts) for pod in theirs.get(key, ()))
+    return sorted(relays, key=lambda one: (one.relay_set, one.name))
+
+
+class KubeInventory:
+    """Implements ``ports.RelayInventory``. ``namespace`` empty means all namespaces."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        *,
+        namespace: str,
+        clock: Callable[[], float] = time.monotonic,
+        linger: float = _LINGER,
+    ) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._clock = clock
+        self._lingering = Lingering(linger)
+        self._dirty = asyncio.Event()
+        self._sets: Mirror[RelaySetFacts] = Mirror(
+            client, RELAY_SET_KIND, namespace=namespace, project=relay_set_facts, changed=self._set_changed
+        )
+        self._pods: Mirror[PodFacts] = Mirror(
+            client, POD_KIND, namespace=namespace, project=pod_facts, changed=self._touch, selector=RELAYSET_LABEL
+        )
+        self._foreign: dict[str, tuple[Mirror[PodFacts], asyncio.Task[None]]] = {}
+        self._last: InventorySnapshot | None = None
+        self._records: dict[str, RecordPolicy] = {}
+
+    def record_policy(self, relay_set: str) -> RecordPolicy | None:
+        """Return which calls of a RelaySet (``namespace/name``) get a Call object; from any thread."""
+        return self._records.get(relay_set)
+
+    async def run(self, publish: Callable[[InventorySnapshot], None]) -> None:
+        """Call ``publish`` with every new snapshot until cancelled; the first once RelaySets and pods are listed."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._sets.run())
+                tasks.create_task(self._pods.run())
+                await self._sets.synced.wait()
+                await self._pods.synced.wait()
+                self._dirty.set()
+                while True:
+                    await self._changed()
+                    self._publish(publish)
+        finally:
+            for _, task in self._foreign.values():
+                task.cancel()
+            self._foreign.clear()
+
+    async def _changed(self) -> None:
+        deadline = self._lingering.next_deadline()
+        timeout = None if deadline is None else max(0.0, deadline - self._clock())
+        try:
+            async with asyncio.timeout(timeout):
+                await self._dirty.wait()
+        except TimeoutError:
+            pass  # somebody who lingered is to be forgotten
+        self._dirty.clear()
+
+    def _publish(self, publish: Callable[[InventorySnapshot], None]) -> None:
+        sets = self._sets.objects
+        theirs = {key: mirror.objects.values() for key, (mirror, _) in self._foreign.items()}
+        relays = self._lingering.fold(relays_of(sets, self._pods.objects.values(), theirs), self._clock())
+        policies = tuple(sets[key].policy for key in sorted(sets))
+        self._records = {one.key: one.records for one in policies}
+        snapshot = InventorySnapshot(relay_sets=policies, relays=relays)
+        if snapshot != self._last:
+            self._last = snapshot
+            publish(snapshot)
+
+    def _set_changed(self, key: str, old: RelaySetFacts | None, new: RelaySetFacts | None) -> None:
+        wanted = new.selector if new is not None else ""
+        if wanted != (old.selector if old is not None else ""):
+            self._watch_foreign(key, wanted)
+        self._dirty.set()
+
+    def _watch_foreign(self, key: str, selector: str) -> None:
+        if (running := self._foreign.pop(key, None)) is not None:
+            running[1].cancel()
+        if selector:
+            mirror: Mirror[PodFacts] = Mirror(
+                self._client,
+                POD_KIND,
+                namespace=key.partition("/")[0],
+                project=pod_facts,
+                changed=self._touch,
+                selector=selector,
+            )
+            self._foreign[key] = (mirror, asyncio.get_running_loop().create_task(mirror.run()))
+
+    def _touch(self, key: str, old: PodFacts | None, new: PodFacts | None) -> None:
+        self._dirty.set()

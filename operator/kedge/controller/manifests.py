@@ -1,0 +1,304 @@
+"""RelaySet to the objects that run its relays: Deployment, PodDisruptionBudget, NetworkPolicy. Pure.
+
+Each manifest is the whole of what Kedge owns, for server-side apply: a field that is left out here belongs to somebody
+else. What the relay is told on its command line is the contract with its image, whose entrypoint must be the relay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from kedge.api.convert import label_value
+from kedge.api.meta import Toleration
+from kedge.api.names import RELAYSET_LABEL
+from kedge.api.relayset import AdvertiseType, Engine, RelaySet, Template
+from kedge.base.errors import KedgeError
+from kedge.ports.kube import (
+    DEPLOYMENT_KIND,
+    DISRUPTION_BUDGET_KIND,
+    NETWORK_POLICY_KIND,
+    RELAY_SET_KIND,
+    Kind,
+    Manifest,
+)
+
+MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
+MANAGER: Final = "kedge"
+APPLIED_ANNOTATION: Final = "kedge.media/applied"
+"""On what Kedge applies: a digest of the manifest. Tells that a field was left out since, which live data cannot."""
+_USER: Final = 65532
+_NODE_LOSS_SECONDS: Final = 20
+"""How long a pod stays on a node that is gone. Its calls have long moved; the time is for the node to come back."""
+_HOLD_SECONDS: Final = 10
+"""How long the relay runs on after its pod was told to end, so that calls can leave it."""
+_END_SECONDS: Final = 10
+
+
+class UnsupportedError(KedgeError):
+    """The RelaySet asks for what this version cannot make: its author's to change."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestSettings:
+    """What all RelaySets of one operator have in common."""
+
+    image: str
+    """The rtpengine image for RelaySets that name none."""
+    signaling_labels: Mapping[str, str]
+    """Labels of signaling pods: only they may command a relay."""
+    signaling_namespace: str = ""
+    """Where they run; empty for the RelaySet's own namespace."""
+    signaling_networks: tuple[str, ...] = ()
+    """Networks (CIDR) from which signaling commands relays when it uses the network of its nodes."""
+
+
+def owned_manifests(relay_set: RelaySet, settings: ManifestSettings) -> list[tuple[Kind, Manifest]]:
+    """Return all that shall exist for a RelaySet; nothing where others run the relays.
+
+    Raises:
+        UnsupportedError: the RelaySet cannot be served by this version.
+    """
+    spec = relay_set.spec
+    if spec.replicas is None:
+        return []
+    made = [
+        (DEPLOYMENT_KIND, deployment(relay_set, settings)),
+        (DISRUPTION_BUDGET_KIND, disruption_budget(relay_set)),
+    ]
+    if not spec.media.host_network:  # it would be void: policies do not reach the node's network
+        made.append((NETWORK_POLICY_KIND, network_policy(relay_set, settings)))
+    return [(kind, _stamped(manifest)) for kind, manifest in made]
+
+
+def owned_name(relay_set: RelaySet) -> str:
+    """Return the name of a RelaySet's Deployment and what goes with it; short enough for its pods' names."""
+    name = relay_set.metadata.name
+    if len(name) > 40:
+        name = f"{name[:31].rstrip('-.')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{name}-relay"
+
+
+def pod_labels(relay_set: RelaySet) -> dict[str, str]:
+    """Return the labels that single out a RelaySet's own pods."""
+    return {RELAYSET_LABEL: label_value(relay_set.metadata.name)}
+
+
+def deployment(relay_set: RelaySet, settings: ManifestSettings) -> Manifest:
+    """Return the Deployment of relay pods."""
+    spec = relay_set.spec
+    template = spec.template or Template()
+    surge, unavailable = spec.update_strategy.max_surge, spec.update_strategy.max_unavailable
+    if spec.media.host_network:
+        surge, unavailable = 0, max(1, unavailable)  # a node holds one relay: there may be no room for one more
+    labels = {**template.labels, **_labels(relay_set), **pod_labels(relay_set)}
+    metadata: Manifest = {"labels": labels}
+    if template.annotations:
+        metadata["annotations"] = dict(template.annotations)
+    return {
+        "apiVersion": DEPLOYMENT_KIND.api_version,
+        "kind": DEPLOYMENT_KIND.kind,
+        "metadata": _metadata(relay_set),
+        "spec": {
+            "replicas": spec.replicas,
+            "minReadySeconds": 2,
+            "revisionHistoryLimit": 3,
+            "selector": {"matchLabels": pod_labels(relay_set)},
+            "strategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable},
+            },
+            "template": {"metadata": metadata, "spec": _pod(relay_set, template, settings)},
+        },
+    }
+
+
+def disruption_budget(relay_set: RelaySet) -> Manifest:
+    """Return the budget that lets evictions take one relay at a time, and a broken one at any time."""
+    return {
+        "apiVersion": DISRUPTION_BUDGET_KIND.api_version,
+        "kind": DISRUPTION_BUDGET_KIND.kind,
+        "metadata": _metadata(relay_set),
+        "spec": {
+            "maxUnavailable": 1,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": pod_labels(relay_set)},
+        },
+    }
+
+
+def network_policy(relay_set: RelaySet, settings: ManifestSettings) -> Manifest:
+    """Return the policy that opens media to all, and the control port to signaling alone."""
+    media, control = relay_set.spec.media.port_range, relay_set.spec.control.port
+    signaling: Manifest = {"podSelector": {"matchLabels": dict(settings.signaling_labels)}}
+    if settings.signaling_namespace:
+        names = {"kubernetes.io/metadata.name": settings.signaling_namespace}
+        signaling["namespaceSelector"] = {"matchLabels": names}
+    sources = [signaling, *({"ipBlock": {"cidr": one}} for one in settings.signaling_networks)]
+    return {
+        "apiVersion": NETWORK_POLICY_KIND.api_version,
+        "kind": NETWORK_POLICY_KIND.kind,
+        "metadata": _metadata(relay_set),
+        "spec": {
+            "podSelector": {"matchLabels": pod_labels(relay_set)},
+            "policyTypes": ["Ingress"],
+            "ingress": [
+                {"from": sources, "ports": [{"protocol": "UDP", "port": control}]},
+                {"ports": [{"protocol": "UDP", "port": media.min, "endPort": media.max}]},
+            ],
+        },
+    }
+
+
+def _metadata(relay_set: RelaySet) -> Manifest:
+    metadata = relay_set.metadata
+    owner = {
+        "apiVersion": RELAY_SET_KIND.api_version,
+        "kind": RELAY_SET_KIND.kind,
+        "name": metadata.name,
+        "uid": metadata.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+    return {
+        "name": owned_name(relay_set),
+        "namespace": metadata.namespace,
+        "labels": {**_labels(relay_set), **pod_labels(relay_set)},
+        "ownerReferences": [owner],
+    }
+
+
+def _labels(relay_set: RelaySet) -> dict[str, str]:
+    return {
+        "app.kubernetes.io/name": "kedge-relay",
+        "app.kubernetes.io/instance": label_value(relay_set.metadata.name),
+        "app.kubernetes.io/component": "relay",
+        "app.kubernetes.io/part-of": "kedge",
+        MANAGED_BY_LABEL: MANAGER,
+    }
+
+
+def _stamped(manifest: Manifest) -> Manifest:
+    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]
+    metadata = {**manifest["metadata"], "annotations": {APPLIED_ANNOTATION: digest}}
+    return {**manifest, "metadata": metadata}
+
+
+def _pod(relay_set: RelaySet, template: Template, settings: ManifestSettings) -> Manifest:
+    pod: Manifest = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": _HOLD_SECONDS + _END_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(relay_set, template, settings)],
+        "tolerations": _tolerations(template),
+        "topologySpreadConstraints": _spread(relay_set, template),
+    }
+    if relay_set.spec.media.host_network:
+        pod["hostNetwork"] = True
+        pod["dnsPolicy"] = "Default"  # it looks nothing up in the cluster
+    if template.node_selector:
+        pod["nodeSelector"] = dict(template.node_selector)
+    return pod
+
+
+def _container(relay_set: RelaySet, template: Template, settings: ManifestSettings) -> Manifest:
+    spec = relay_set.spec
+    port: Manifest = {"name": "control", "containerPort": spec.control.port, "protocol": "UDP"}
+    if spec.media.host_network:
+        port["hostPort"] = spec.control.port  # so that the scheduler puts one relay on a node
+    container: Manifest = {
+        "name": "relay",
+        "image": template.image or settings.image,
+        "args": [*_arguments(relay_set), *template.args],
+        "env": _environment(relay_set),
+        "ports": [port],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        # An agent beside the relay will answer as soon as the last call has left; until there is one, a fixed time.
+        "lifecycle": {"preStop": {"sleep": {"seconds": _HOLD_SECONDS}}},
+    }
+    if template.image_pull_policy is not None:
+        container["imagePullPolicy"] = template.image_pull_policy.value
+    if template.resources is not None:
+        container["resources"] = template.resources.model_dump(mode="json", exclude_defaults=True)
+    return container
+
+
+def _arguments(relay_set: RelaySet) -> list[str]:
+    spec = relay_set.spec
+    if spec.engine is not Engine.RTPENGINE:
+        raise UnsupportedError(
+            f"relay pods with engine {spec.engine.value} cannot be made yet; use selector or endpoints"
+        )
+    interface = "$(POD_IP)"
+    if spec.media.advertise.type in _ADVERTISED:
+        interface += "!$(ADVERTISED_IP)"
+    return [
+        "--config-file=none",
+        "--foreground",
+        "--log-stderr",
+        "--table=-1",
+        f"--interface={interface}",
+        f"--listen-ng=$(POD_IP):{spec.control.port}",
+        f"--port-min={spec.media.port_range.min}",
+        f"--port-max={spec.media.port_range.max}",
+        "--delete-delay=0",
+        "--poller-per-thread",
+    ]
+
+
+_ADVERTISED: Final = (AdvertiseType.NODE_INTERNAL_IP, AdvertiseType.ANNOTATION, AdvertiseType.STATIC)
+"""Types for which the advertised address is another than the pod's."""
+
+
+def _environment(relay_set: RelaySet) -> list[Manifest]:
+    advertise = relay_set.spec.media.advertise
+    environment = [_from_field("POD_IP", "status.podIP")]
+    if advertise.type is AdvertiseType.NODE_EXTERNAL_IP:
+        raise UnsupportedError("advertise.type NodeExternalIP cannot be served yet; use Annotation or Static")
+    if advertise.type is AdvertiseType.NODE_INTERNAL_IP:
+        environment.append(_from_field("ADVERTISED_IP", "status.hostIP"))
+    elif advertise.type is AdvertiseType.ANNOTATION:
+        environment.append(_from_field("ADVERTISED_IP", f"metadata.annotations['{advertise.annotation}']"))
+    elif advertise.type is AdvertiseType.STATIC:
+        environment.append({"name": "ADVERTISED_IP", "value": advertise.address})
+    return environment
+
+
+def _from_field(name: str, path: str) -> Manifest:
+    return {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
+
+
+def _tolerations(template: Template) -> list[Manifest]:
+    theirs = [_toleration(one) for one in template.tolerations]
+    named = {one.get("key") for one in theirs}
+    ours: list[dict[str, Any]] = [
+        {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": _NODE_LOSS_SECONDS}
+        for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+        if key not in named
+    ]
+    return [*theirs, *ours]
+
+
+def _toleration(one: Toleration) -> Manifest:
+    return one.dump()
+
+
+def _spread(relay_set: RelaySet, template: Template) -> list[Manifest]:
+    given = [one.dump() for one in template.topology_spread_constraints] or [
+        {"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "ScheduleAnyway"}
+        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+    ]
+    return [{**one, "labelSelector": {"matchLabels": pod_labels(relay_set)}} for one in given]

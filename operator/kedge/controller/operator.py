@@ -1,0 +1,312 @@
+"""The operator: takes keys from the queue, looks, decides by ``reconcile``, and does what came out.
+
+Three things fill the queue: kopf's watches, what signaling tells (asked every second), and a resync. No call depends
+on any of it: the API server may be away for as long as it likes, and keys wait. One operator acts at a time; until
+there is a Lease to say which, there must be one replica.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from kedge.api.convert import label_value
+from kedge.api.relayset import RelaySet
+from kedge.base.backoff import Backoff
+from kedge.controller.events import events_of
+from kedge.controller.manifests import ManifestSettings, owned_name, pod_labels
+from kedge.controller.queue import WorkQueue
+from kedge.controller.reconcile import STATUS_INTERVAL, Observed, Outcome, reconcile
+from kedge.controller.watching import KopfThread, across_loops
+from kedge.ports.kube import (
+    DEPLOYMENT_KIND,
+    DISRUPTION_BUDGET_KIND,
+    EVENT_KIND,
+    NETWORK_POLICY_KIND,
+    POD_KIND,
+    RELAY_SET_KIND,
+    KubeApi,
+    KubeCredentials,
+    KubeError,
+    KubeUnavailableError,
+    Manifest,
+)
+from kedge.ports.ports import SignalingView
+from kedge.ports.records import SignalingSnapshot
+
+_OWNED: Final = (DEPLOYMENT_KIND, DISRUPTION_BUDGET_KIND, NETWORK_POLICY_KIND)
+_EVENTS_AT_ONCE: Final = 20
+_REMEMBERED_EVENTS: Final = 2000
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorSettings:
+    """What the operator needs to know. Read once, at start."""
+
+    manifests: ManifestSettings
+    namespace: str = ""
+    """The namespace that it serves; empty for all."""
+    resync: float = 30.0
+    """Seconds between two looks at everything, whatever was told meanwhile."""
+    poll: float = 1.0
+    """Seconds between two questions to signaling."""
+
+
+class Operator:
+    """Keeps RelaySets' objects and status true.
+
+    ``kube`` and ``view`` are used on the loop of ``run`` alone. ``start`` and ``stop`` are for a process whose main
+    loop carries SIP: they run it on a thread of its own.
+    """
+
+    def __init__(
+        self,
+        settings: OperatorSettings,
+        kube: KubeApi,
+        view: SignalingView,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._kube = kube
+        self._view = view
+        self._clock = clock
+        self._monotonic = monotonic
+        self._queue = WorkQueue()
+        self._wake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._snapshots: tuple[SignalingSnapshot, ...] = ()
+        self._written: dict[str, float] = {}
+        self._looked: dict[str, float] = {}
+        self._names: dict[str, str] = {}
+        self._posted: dict[str, None] = {}
+
+    def start(self) -> None:
+        """Run on a thread of its own."""
+        self._thread = threading.Thread(target=lambda: asyncio.run(self.run()), name="kedge-operator", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout: float = 15.0) -> bool:
+        """End what ``start`` began, or have ``run`` end; from any thread. Return whether the thread came to its end."""
+        loop = self._loop
+        if loop is None:
+            self._stopping.set()  # not begun yet
+        else:
+            with contextlib.suppress(RuntimeError):  # it has ended by itself
+                loop.call_soon_threadsafe(self._stopping.set)
+        if self._thread is None:
+            return True
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    @property
+    def alive(self) -> bool:
+        """Whether ``run`` is under way; from any thread."""
+        return self._loop is not None
+
+    async def run(self) -> None:
+        """Serve until stopped or cancelled."""
+        self._loop = asyncio.get_running_loop()
+        watching = KopfThread(namespace=self._settings.namespace, notify=self._notify, login=self._credentials)
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._poll()  # so that the first status does not deny what signaling would tell a moment later
+                tasks = [group.create_task(one) for one in (self._poll_always(), self._resync(), self._work())]
+                watching.start()
+                await self._stopping.wait()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            self._loop = None
+            watching.stop()
+            if watching.started:
+                await asyncio.to_thread(watching.join)
+
+    async def _credentials(self) -> KubeCredentials:
+        """Ask the client on our loop; awaited on kopf's."""
+        assert self._loop is not None
+        credentials: KubeCredentials = await across_loops(self._kube.credentials, self._loop)
+        return credentials
+
+    # What fills the queue.
+
+    def _notify(self, key: str) -> None:
+        """Take a key from kopf's thread."""
+        loop = self._loop
+        if loop is not None:
+            loop.call_soon_threadsafe(self._add, key, 0.0)
+
+    def _add(self, key: str, delay: float = 0.0) -> None:
+        self._queue.add(self._names.get(key, key), self._monotonic() + delay)
+        self._wake.set()
+
+    async def _resync(self) -> None:
+        backoff = Backoff(first=1.0, most=self._settings.resync)
+        while True:
+            try:
+                found = await self._kube.list_objects(RELAY_SET_KIND, self._settings.namespace)
+            except KubeError as error:
+                _log.warning("RelaySets cannot be listed: %s", error)
+                await asyncio.sleep(backoff.next())
+                continue
+            backoff.reset()
+            self._resynced([(one["metadata"]["namespace"], one["metadata"]["name"]) for one in found])
+            await asyncio.sleep(self._settings.resync)
+
+    def _resynced(self, found: Sequence[tuple[str, str]]) -> None:
+        keys = {f"{namespace}/{name}" for namespace, name in found}
+        self._names = {f"{namespace}/{label_value(name)}": f"{namespace}/{name}" for namespace, name in found}
+        for key in keys | self._looked.keys():
+            self._add(key)
+
+    async def _poll_always(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.poll)
+            await self._poll()
+
+    async def _poll(self) -> None:
+        before, self._snapshots = self._snapshots, await self._view.snapshots()
+        for key, looked in self._looked.items():
+            if _news(key, before) != _news(key, self._snapshots):
+                self._add(key)
+            elif _numbers(key, before) != _numbers(key, self._snapshots):
+                self._add(key, max(0.0, looked + STATUS_INTERVAL - self._monotonic()))
+
+    # What empties it.
+
+    async def _work(self) -> None:
+        while True:
+            key = self._queue.take(self._monotonic())
+            if key is None:
+                await self._rest()
+            else:
+                await self._serve(key)
+
+    async def _rest(self) -> None:
+        deadline = self._queue.next_deadline()
+        try:
+            async with asyncio.timeout(None if deadline is None else max(0.0, deadline - self._monotonic())):
+                await self._wake.wait()
+        except TimeoutError:
+            pass  # a key that was put off is due
+        self._wake.clear()
+
+    async def _serve(self, key: str) -> None:
+        try:
+            again_in = await self._reconcile(key)
+        except KubeError as error:
+            delay = self._queue.failed(key, self._monotonic())
+            _log.warning("RelaySet %s is looked at again in %.1f s: %s", key, delay, error)
+            return
+        self._queue.succeeded(key)
+        if again_in is not None:
+            self._add(key, again_in)
+
+    async def _reconcile(self, key: str) -> float | None:
+        """Look at one RelaySet and do what it needs; return after how many seconds to look again, if so."""
+        namespace, _, name = key.partition("/")
+        manifest = await self._kube.get(RELAY_SET_KIND, namespace, name)
+        if manifest is None or "deletionTimestamp" in manifest["metadata"]:
+            self._forget(key)  # what it owned is collected with it
+            return None
+        try:
+            relay_set = RelaySet.from_api(manifest)
+        except ValidationError as error:
+            _log.error("RelaySet %s does not fit its schema and is left as it is: %s", key, error)
+            return None
+        self._looked[key] = self._monotonic()
+        outcome = reconcile(
+            relay_set,
+            await self._observe(relay_set),
+            self._snapshots,
+            self._settings.manifests,
+            now=self._clock(),
+            written_at=self._written.get(key, float("-inf")),
+        )
+        await self._act(key, outcome)
+        held_back = await self._post_events(relay_set)
+        waits = [one for one in (outcome.again_in, STATUS_INTERVAL if held_back else None) if one is not None]
+        return min(waits, default=None)
+
+    def _forget(self, key: str) -> None:
+        self._written.pop(key, None)
+        self._looked.pop(key, None)
+
+    async def _observe(self, relay_set: RelaySet) -> Observed:
+        namespace = relay_set.metadata.namespace or ""
+        owned: dict[Any, list[Manifest]] = {}
+        if relay_set.spec.replicas is not None:
+            name = owned_name(relay_set)
+            lives = await asyncio.gather(*(self._kube.get(kind, namespace, name) for kind in _OWNED))
+            owned = {kind: [live] for kind, live in zip(_OWNED, lives, strict=True) if live is not None}
+        return Observed(owned=owned, pods=await self._pods(relay_set, namespace))
+
+    async def _pods(self, relay_set: RelaySet, namespace: str) -> tuple[Manifest, ...]:
+        spec = relay_set.spec
+        if spec.endpoints:
+            return ()
+        labels = ",".join(f"{key}={value}" for key, value in pod_labels(relay_set).items())
+        selector = labels if spec.selector is None else str(spec.selector)
+        return tuple(await self._kube.list_objects(POD_KIND, namespace, selector))
+
+    async def _act(self, key: str, outcome: Outcome) -> None:
+        for kind, manifest in outcome.applies:
+            await self._kube.apply(kind, manifest)
+            _log.info("applied %s %s", kind.kind, manifest["metadata"]["name"])
+        for kind, live in outcome.deletes:
+            metadata = live["metadata"]
+            await self._kube.delete(kind, metadata["namespace"], metadata["name"], uid=metadata["uid"])
+            _log.info("deleted %s %s", kind.kind, metadata["name"])
+        if outcome.status is not None:
+            namespace, _, name = key.partition("/")
+            await self._kube.patch_status(RELAY_SET_KIND, namespace, name, outcome.status)
+            self._written[key] = self._clock()
+
+    async def _post_events(self, relay_set: RelaySet) -> bool:
+        """Write Events that are not there yet; return whether some were held back."""
+        events = events_of(relay_set, self._snapshots, self._clock())
+        news = [event for name, event in events.items() if name not in self._posted]
+        for event in news[:_EVENTS_AT_ONCE]:
+            try:
+                await self._kube.create(EVENT_KIND, event)
+            except KubeUnavailableError:
+                raise
+            except KubeError as error:
+                if not error.is_conflict:  # else an earlier run of the operator has told it
+                    _log.warning("an Event is not told: %s", error)
+            self._posted[event["metadata"]["name"]] = None
+        while len(self._posted) > _REMEMBERED_EVENTS:
+            del self._posted[next(iter(self._posted))]
+        return len(news) > _EVENTS_AT_ONCE
+
+
+def _news(key: str, snapshots: Sequence[SignalingSnapshot]) -> Hashable:
+    """What of a RelaySet is worth a write at once."""
+    return tuple(
+        (
+            one.replica,
+            tuple((r.uid, r.state, r.reason, r.message, r.since, r.instance) for r in one.relays if r.relay_set == key),
+            tuple(f for f in one.failovers if f.relay_set == key),
+            tuple((e.at, e.reason, e.message) for e in one.events if e.relay_set == key),
+        )
+        for one in sorted(snapshots, key=lambda one: one.replica)
+    )
+
+
+def _numbers(key: str, snapshots: Sequence[SignalingSnapshot]) -> Hashable:
+    """What can wait."""
+    return tuple(tuple((r.uid, r.sessions) for r in one.relays if r.relay_set == key) for one in snapshots), tuple(
+        tuple(sorted(one.counters.items())) for one in snapshots
+    )

@@ -1,0 +1,147 @@
+"""Compare what a RelaySet wants with what is there; decide, touch nothing.
+
+Level-triggered: the outcome depends on the arguments alone, so lost and repeated events are harmless, and an operator
+that was restarted comes to the same status. What was written before is an argument too: times of change and the last
+failover are kept from there, and nothing is written that says no more than what stands already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from kedge.api.relayset import RelaySet, RelaySetStatus
+from kedge.controller.drift import drifted
+from kedge.controller.manifests import ManifestSettings, UnsupportedError, owned_manifests
+from kedge.controller.status import StatusInput, status_of
+from kedge.ports.kube import Kind, Manifest
+from kedge.ports.records import SignalingSnapshot
+
+STATUS_INTERVAL = 5.0
+"""Seconds between two writes of a status in which only numbers of calls differ."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What the API server has for one RelaySet."""
+
+    owned: dict[Kind, list[Manifest]] = field(default_factory=dict)
+    """Objects that bear our labels, by kind."""
+    pods: tuple[Manifest, ...] = ()
+    """The relay pods, ours or selected."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What to do."""
+
+    applies: tuple[tuple[Kind, Manifest], ...] = ()
+    deletes: tuple[tuple[Kind, Manifest], ...] = ()
+    status: Manifest | None = None
+    """What to merge into the status; None for nothing."""
+    again_in: float | None = None
+    """Seconds after which a status that was held back may be written."""
+
+
+def reconcile(
+    relay_set: RelaySet,
+    observed: Observed,
+    snapshots: Sequence[SignalingSnapshot],
+    settings: ManifestSettings,
+    *,
+    now: float,
+    written_at: float = float("-inf"),
+) -> Outcome:
+    """Return what to apply, delete and write for one RelaySet.
+
+    ``snapshots`` is what signaling tells, one of each replica that answers. ``now`` and ``written_at`` (of the last
+    write of the status) are unix seconds.
+    """
+    problem, wanted = "", []
+    try:
+        wanted = owned_manifests(relay_set, settings)
+    except UnsupportedError as error:
+        problem = str(error)
+    applies, foreign = _applies(relay_set, wanted, observed)
+    if foreign:
+        problem = f"{foreign} exists and belongs to someone else"
+    deletes = () if problem else _deletes(relay_set, wanted, observed)
+    status = status_of(
+        StatusInput(
+            relay_set=relay_set,
+            deployment=_deployment(relay_set, observed),
+            pods=observed.pods,
+            snapshots=tuple(snapshots),
+            problem=problem,
+            now=now,
+        )
+    )
+    write, again_in = _status_write(relay_set.status, status, now - written_at)
+    return Outcome(applies=applies, deletes=deletes, status=write, again_in=again_in)
+
+
+def _applies(
+    relay_set: RelaySet, wanted: Sequence[tuple[Kind, Manifest]], observed: Observed
+) -> tuple[tuple[tuple[Kind, Manifest], ...], str]:
+    """Return what to apply, and the name of an object that is in the way."""
+    applies, foreign = [], ""
+    for kind, manifest in wanted:
+        name = manifest["metadata"]["name"]
+        live = next((one for one in observed.owned.get(kind, ()) if one["metadata"]["name"] == name), None)
+        if live is not None and not _is_ours(live, relay_set):
+            foreign = f"{kind.kind} {name}"
+        elif live is None or drifted(live, manifest):
+            applies.append((kind, manifest))
+    return tuple(applies), foreign
+
+
+def _deletes(
+    relay_set: RelaySet, wanted: Sequence[tuple[Kind, Manifest]], observed: Observed
+) -> tuple[tuple[Kind, Manifest], ...]:
+    names = {(kind, manifest["metadata"]["name"]) for kind, manifest in wanted}
+    return tuple(
+        (kind, live)
+        for kind, lives in observed.owned.items()
+        for live in lives
+        if _is_ours(live, relay_set)
+        and (kind, live["metadata"]["name"]) not in names
+        and "deletionTimestamp" not in live["metadata"]
+    )
+
+
+def _deployment(relay_set: RelaySet, observed: Observed) -> Manifest | None:
+    lives = (one for kind, found in observed.owned.items() if kind.kind == "Deployment" for one in found)
+    return next((one for one in lives if _is_ours(one, relay_set)), None)
+
+
+def _is_ours(live: Manifest, relay_set: RelaySet) -> bool:
+    owners = live["metadata"].get("ownerReferences") or ()
+    return any(one.get("controller") and one["uid"] == relay_set.metadata.uid for one in owners)
+
+
+def _status_write(
+    before: RelaySetStatus | None, status: RelaySetStatus, age: float
+) -> tuple[Manifest | None, float | None]:
+    """Return what to write now, or after how many seconds to look again."""
+    if before is not None and before == status:
+        return None, None
+    if before is not None and _without_numbers(before) == _without_numbers(status) and age < STATUS_INTERVAL:
+        return None, STATUS_INTERVAL - age
+    data = status.dump()
+    if before is not None:  # a merge keeps what is not named
+        data = _merge_patch(before.dump(), data)
+    return data, None
+
+
+def _merge_patch(before: Manifest, data: Manifest) -> Manifest:
+    """Return ``data`` with null for what ``before`` has besides, in nested objects too (RFC 7386)."""
+    patch: Manifest = dict.fromkeys(before.keys() - data.keys())
+    for name, value in data.items():
+        old = before.get(name)
+        patch[name] = _merge_patch(old, value) if isinstance(value, dict) and isinstance(old, dict) else value
+    return patch
+
+
+def _without_numbers(status: RelaySetStatus) -> RelaySetStatus:
+    relays = tuple(one.model_copy(update={"sessions": 0}) for one in status.relays)
+    return status.model_copy(update={"calls": 0, "relays": relays})

@@ -1,0 +1,220 @@
+"""The status of a RelaySet: numbers, relays, and conditions that say what is wrong in plain words. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from kedge.api.convert import relay_set_key
+from kedge.api.meta import Condition, ConditionStatus
+from kedge.api.relayset import (
+    MOST_RELAYS,
+    ConditionType,
+    RelaySet,
+    RelaySetState,
+    RelaySetStatus,
+    RelayState,
+    RelayStatus,
+)
+from kedge.controller.manifests import pod_labels
+from kedge.controller.relays import NOT_PROBED, last_failover, relay_statuses, timestamp
+from kedge.ports.kube import Manifest
+from kedge.ports.records import SignalingSnapshot
+
+RECORDS_LIMITED_COUNTER: Final = "records_limited"
+"""Counter of a snapshot: not 0 while the budget holds Call objects back."""
+_SERVING: Final = (RelayState.READY, RelayState.FULL)
+_BROKEN: Final = (RelayState.DOWN, RelayState.SUSPECT)
+_NAMED: Final = 5
+"""Relays that a message names at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusInput:
+    """What a status is made of."""
+
+    relay_set: RelaySet
+    deployment: Manifest | None
+    pods: tuple[Manifest, ...]
+    snapshots: tuple[SignalingSnapshot, ...]
+    problem: str
+    """Why the relays cannot be made; empty where they can."""
+    now: float
+    """Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """A condition without its times."""
+
+    kind: ConditionType
+    status: ConditionStatus
+    reason: str
+    message: str
+
+
+def status_of(given: StatusInput) -> RelaySetStatus:
+    """Return the whole status."""
+    relay_set = given.relay_set
+    before = relay_set.status or RelaySetStatus()
+    relays = relay_statuses(
+        relay_set_key(relay_set),
+        given.pods,
+        relay_set.spec.endpoints,
+        given.snapshots,
+        {one.name: one for one in before.relays},
+    )
+    facts = _Facts(given, relays)
+    verdicts = (_ready(facts), _progressing(facts), _degraded(facts), _balanced(), _records(facts))
+    return RelaySetStatus(
+        observed_generation=relay_set.metadata.generation,
+        state=_state(facts, verdicts, before.state),
+        replicas=facts.existing,
+        ready_replicas=facts.ready,
+        selector=_selector(relay_set),
+        calls=facts.calls if given.snapshots else before.calls,
+        relays=relays[: MOST_RELAYS * 2],
+        last_failover=last_failover(relay_set_key(relay_set), given.snapshots, before.last_failover),
+        conditions=tuple(_timed(one, before.conditions, given) for one in verdicts),
+    )
+
+
+class _Facts:
+    """The numbers that the conditions speak of."""
+
+    def __init__(self, given: StatusInput, relays: Sequence[RelayStatus]) -> None:
+        spec = given.relay_set.spec
+        alive = [pod for pod in given.pods if _is_alive(pod)]
+        self.given = given
+        self.spec = spec
+        self.heard = bool(given.snapshots)
+        self.relays = relays
+        self.ready = sum(1 for one in relays if one.state in _SERVING)
+        self.calls = sum(one.sessions for one in relays)
+        self.existing = len(spec.endpoints) or len(alive)
+        self.wanted = self.existing if spec.replicas is None else spec.replicas
+        self.rollout = _Rollout(given.deployment)
+
+
+class _Rollout:
+    """How far a Deployment has come."""
+
+    def __init__(self, deployment: Manifest | None) -> None:
+        live = deployment or {}
+        status = live.get("status", {})
+        self.exists = deployment is not None
+        self.wanted = live.get("spec", {}).get("replicas", 0)
+        self.updated = status.get("updatedReplicas", 0)
+        self.available = status.get("availableReplicas", 0)
+        seen = status.get("observedGeneration", 0) >= live.get("metadata", {}).get("generation", 0)
+        reasons = {one["type"]: one.get("reason", "") for one in status.get("conditions") or ()}
+        self.stuck = reasons.get("Progressing") == "ProgressDeadlineExceeded"
+        finished = reasons.get("Progressing") == "NewReplicaSetAvailable" or self.available >= self.wanted
+        replaced = self.updated >= self.wanted and status.get("replicas", 0) <= self.updated
+        self.settled = seen and replaced and finished
+
+
+def _is_alive(pod: Manifest) -> bool:
+    return "deletionTimestamp" not in pod["metadata"] and pod.get("status", {}).get("phase") in ("Pending", "Running")
+
+
+def _selector(relay_set: RelaySet) -> str:
+    if relay_set.spec.endpoints:
+        return ""
+    if relay_set.spec.selector is not None:
+        return str(relay_set.spec.selector)[:2048]
+    return ",".join(f"{key}={value}" for key, value in pod_labels(relay_set).items())
+
+
+def _ready(facts: _Facts) -> _Verdict:
+    kind, count = ConditionType.READY, f"{facts.ready} of {facts.wanted} relays are ready"
+    if facts.given.problem:
+        return _Verdict(kind, ConditionStatus.FALSE, "CannotServe", facts.given.problem)
+    if not facts.heard:
+        return _Verdict(kind, ConditionStatus.UNKNOWN, "SignalingSilent", "no signaling process tells of its relays")
+    if facts.ready >= facts.wanted:
+        return _Verdict(kind, ConditionStatus.TRUE, "RelaysReady", count)
+    return _Verdict(kind, ConditionStatus.FALSE, "RelaysMissing" if facts.ready else "NoRelayReady", count)
+
+
+def _progressing(facts: _Facts) -> _Verdict:
+    kind, rollout = ConditionType.PROGRESSING, facts.rollout
+    if facts.spec.replicas is None:
+        return _Verdict(kind, ConditionStatus.FALSE, "NotManaged", "the relays are made by others")
+    if facts.given.problem:
+        return _Verdict(kind, ConditionStatus.FALSE, "CannotServe", facts.given.problem)
+    if not rollout.exists:
+        return _Verdict(kind, ConditionStatus.TRUE, "Creating", "the Deployment is being made")
+    message = f"{rollout.updated} of {rollout.wanted} pods are up to date, {rollout.available} available"
+    if rollout.stuck:
+        return _Verdict(kind, ConditionStatus.FALSE, "DeadlineExceeded", message)
+    if not rollout.settled:
+        return _Verdict(kind, ConditionStatus.TRUE, "RollingOut", message)
+    return _Verdict(kind, ConditionStatus.FALSE, "Complete", message)
+
+
+def _degraded(facts: _Facts) -> _Verdict:
+    kind = ConditionType.DEGRADED
+    if not facts.heard:
+        return _Verdict(kind, ConditionStatus.UNKNOWN, "SignalingSilent", "no signaling process tells of its relays")
+    broken = [one for one in facts.relays if one.state in _BROKEN and one.reason != NOT_PROBED]
+    if broken:
+        down = any(one.state is RelayState.DOWN for one in broken)
+        return _Verdict(kind, ConditionStatus.TRUE, "RelayDown" if down else "RelaySuspect", _named(broken))
+    if facts.rollout.stuck:
+        return _Verdict(kind, ConditionStatus.TRUE, "DeadlineExceeded", "relay pods do not become available")
+    spare = facts.spec.placement.spare_relays
+    room = max(0, facts.ready - spare) * facts.spec.placement.max_sessions_per_relay
+    if facts.calls > room:
+        message = f"{facts.calls} calls, room for {room} if {spare} of {facts.ready} relays failed"
+        return _Verdict(kind, ConditionStatus.TRUE, "NoSpareRelay", message)
+    return _Verdict(kind, ConditionStatus.FALSE, "RelaysHealthy", "no relay is in trouble")
+
+
+def _named(relays: Sequence[RelayStatus]) -> str:
+    names = [f"{one.name} is {one.state.value} ({one.reason})" for one in relays[:_NAMED]]
+    more = len(relays) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")
+
+
+def _balanced() -> _Verdict:
+    return _Verdict(ConditionType.BALANCED, ConditionStatus.UNKNOWN, "NotMeasured", "balance is not measured yet")
+
+
+def _records(facts: _Facts) -> _Verdict:
+    kind = ConditionType.RECORDS_LIMITED
+    limited = [one.replica for one in facts.given.snapshots if one.counters.get(RECORDS_LIMITED_COUNTER)]
+    if limited:
+        message = f"the budget of Call objects does not suffice: {', '.join(sorted(limited)[:_NAMED])}"
+        return _Verdict(kind, ConditionStatus.TRUE, "BudgetSpent", message)
+    return _Verdict(kind, ConditionStatus.FALSE, "WithinBudget", "")
+
+
+def _state(facts: _Facts, verdicts: Sequence[_Verdict], before: RelaySetState | None) -> RelaySetState:
+    true = {one.kind for one in verdicts if one.status is ConditionStatus.TRUE}
+    if facts.given.problem:
+        return RelaySetState.DOWN if before is RelaySetState.DOWN else RelaySetState.PENDING
+    if not facts.heard:
+        return before or RelaySetState.PENDING
+    if facts.wanted and not facts.ready:
+        lost = any(one.state is RelayState.DOWN for one in facts.relays)
+        return RelaySetState.DOWN if lost else RelaySetState.PENDING
+    if ConditionType.DEGRADED in true:
+        return RelaySetState.DEGRADED
+    if ConditionType.PROGRESSING in true or ConditionType.READY not in true:
+        return RelaySetState.PROGRESSING
+    return RelaySetState.READY
+
+
+def _timed(verdict: _Verdict, before: Sequence[Condition], given: StatusInput) -> Condition:
+    old = next((one for one in before if one.type == verdict.kind.value), None)
+    same = old is not None and old.status is verdict.status
+    return Condition(
+        type=verdict.kind.value,
+        status=verdict.status,
+        reason=verdict.reason,
+        message=verdict.message[:4096],
+        observed_generation=given.relay_set.metadata.generation,
+        last_transition_time=old.last_transition_time if old is not None and same else timestamp(int(given.now)),
+    )
