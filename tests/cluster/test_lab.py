@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -22,24 +23,10 @@ from tests.lab import (
     binaries,
     cleanup,
 )
-from tests.lab.binaries import Programs
 from tests.lab.daemons import wait_until
 
 NG_PORT = 2223
-PING = """
-import socket, sys
-address, port, tries = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ng:
-    ng.settimeout(0.2)
-    for _ in range(tries):
-        try:
-            ng.sendto(b"lab1 d7:command4:pinge", (address, port))
-            if ng.recv(2048) == b"lab1 d6:result4:ponge":
-                sys.exit(0)
-        except OSError:
-            pass
-sys.exit(3)
-"""
+PING, PONG = b"lab1 d7:command4:pinge", b"lab1 d6:result4:ponge"
 
 
 def relay_pod(node: str, image: str) -> dict[str, Any]:
@@ -76,8 +63,19 @@ def relay_pod(node: str, image: str) -> dict[str, Any]:
 
 def answers(cluster: Cluster, address: str, *, tries: int) -> bool:
     """Whether the relay at ``address`` answers one of ``tries`` pings, 0.2 s each."""
-    ping = cluster.run_in_lab_netns([sys.executable, "-c", PING, address, str(NG_PORT), str(tries)])
-    return ping.wait(timeout=60) == 0
+    with cluster.inside():
+        ng = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with ng:
+        ng.settimeout(0.2)
+        return any(is_answered(ng, address) for _ in range(tries))
+
+
+def is_answered(ng: socket.socket, address: str) -> bool:
+    try:
+        ng.sendto(PING, (address, NG_PORT))
+        return ng.recv(2048) == PONG
+    except OSError:  # no answer in time, or no way to the host
+        return False
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +172,7 @@ def test_a_start_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
     broken = tmp_path / "kubelet"
     broken.write_text("#!/bin/sh\necho no kubelet today\nexit 1\n")
     broken.chmod(0o755)
-    programs = Programs({**binaries.provide(binaries.NODE_PROGRAMS), "kubelet": broken})
+    programs = {**binaries.provide(binaries.NODE_PROGRAMS), "kubelet": broken}
     before = cleanup.runs()
 
     with pytest.raises(StartError, match="no kubelet today"):
@@ -195,6 +193,20 @@ def test_what_a_killed_run_left_is_swept() -> None:
     cleanup.sweep()
 
     assert traces(run) == set()
+
+
+def test_programs_and_threads_find_their_way_into_the_lab(lab: Cluster) -> None:
+    host, port = lab.apiserver_url.removeprefix("https://").split(":")
+    connect = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 10).close()"
+    network = Path("/proc/thread-self/ns/net")
+    home = network.readlink()
+
+    with lab.inside():
+        assert network.readlink() != home
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+    assert network.readlink() == home
+    assert lab.run_in_lab_netns([sys.executable, "-c", connect, host, port]).wait(timeout=30) == 0
 
 
 def test_the_lone_api_server_takes_resources(apiserver: ApiServer) -> None:

@@ -38,21 +38,8 @@ _PROGRESS: Final = 10.0
 
 log = logging.getLogger(__name__)
 
-
-class Programs(Mapping[str, Path]):
-    """Where each program is."""
-
-    def __init__(self, paths: Mapping[str, Path]) -> None:
-        self._paths = dict(paths)
-
-    def __getitem__(self, name: str) -> Path:
-        return self._paths[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._paths)
-
-    def __len__(self) -> int:
-        return len(self._paths)
+Programs = Mapping[str, Path]
+"""Where each program is."""
 
 
 def provide(names: Iterable[str] = NODE_PROGRAMS) -> Programs:
@@ -66,7 +53,7 @@ def provide(names: Iterable[str] = NODE_PROGRAMS) -> Programs:
     if paths is None:
         build(wanted)
         paths = {name: _CACHE / name for name in wanted}
-    return Programs({**paths, "etcd": _etcd()})
+    return {**paths, "etcd": _etcd()}
 
 
 def build(names: Iterable[str] = SERVICE_PROGRAMS) -> None:

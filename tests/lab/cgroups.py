@@ -10,6 +10,8 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.lab.errors import PrerequisiteError
+
 _WANTED = ("cpu", "cpuset", "memory", "pids", "io", "hugetlb")
 
 
@@ -63,6 +65,11 @@ def _trees() -> list[Path]:
 
 def _enable(group: Path) -> None:
     available = (group / "cgroup.controllers").read_text().split()
-    wanted = " ".join(f"+{name}" for name in _WANTED if name in available)
-    if wanted:
+    given = (group / "cgroup.subtree_control").read_text().split()
+    wanted = " ".join(f"+{name}" for name in _WANTED if name in available and name not in given)
+    if not wanted:
+        return
+    try:
         (group / "cgroup.subtree_control").write_text(wanted)
+    except OSError as error:
+        raise PrerequisiteError(f"{group} gives no controllers to groups below it ({wanted}: {error})") from error

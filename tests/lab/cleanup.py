@@ -67,8 +67,8 @@ def runs() -> set[str]:
 
 
 def orphans() -> set[str]:
-    """The runs whose owner is no more: killed before it could clean up."""
-    return {run for run in runs() if not _owned(run)}
+    """The runs whose owner is no more: killed before it could clean up. Only root sees those of other users."""
+    return {run for run in runs() if not _owned(run) and _ours(run)}
 
 
 def disowned() -> set[str]:
@@ -115,8 +115,15 @@ def _owner(run: str) -> list[str]:
     """Process and start time of who cleans up after the run; empty where that is unknown."""
     try:
         return (directory(run) / _OWNER).read_text().split()
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return []
+
+
+def _ours(run: str) -> bool:
+    if os.geteuid() == 0:
+        return True
+    path = directory(run)
+    return path.exists() and path.stat().st_uid == os.geteuid()
 
 
 def _owned(run: str) -> bool:

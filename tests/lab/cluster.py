@@ -9,6 +9,7 @@ import signal
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,6 +52,10 @@ class Cluster(ABC):
     @abstractmethod
     def enter(self) -> list[str]:
         """The words to put before a command that shall reach pods; none where this machine reaches them."""
+
+    @abstractmethod
+    def inside(self) -> AbstractContextManager[None]:
+        """Take the calling thread where it reaches pods and API server; sockets made meanwhile stay there for good."""
 
     def run_in_lab_netns(
         self,
@@ -136,3 +141,7 @@ class ExternalCluster(Cluster):
     def enter(self) -> list[str]:
         """Nothing: this machine is where it reaches pods."""
         return []
+
+    def inside(self) -> AbstractContextManager[None]:
+        """Stay here: this machine reaches pods."""
+        return nullcontext()

@@ -12,6 +12,7 @@ import shutil
 import signal
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final, Self
 
@@ -101,6 +102,10 @@ class Lab(Cluster):
     def enter(self) -> list[str]:
         """The words that lead into the lab's network namespace."""
         return self._namespace.enter
+
+    def inside(self) -> AbstractContextManager[None]:
+        """Take the calling thread into the lab's network namespace; sockets made meanwhile stay there for good."""
+        return self._namespace.inside()
 
     @property
     def kubectl_command(self) -> list[str]:

@@ -6,13 +6,20 @@ the kubelet.
 
 from __future__ import annotations
 
+import ctypes
+import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.lab import machine
 from tests.lab.errors import LabError
 
 NETNS = Path("/run/netns")
+
+_CLONE_NEWNET = 0x40000000  # sched.h; os.setns comes with Python 3.12
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def ip(*arguments: str) -> str:
@@ -38,6 +45,16 @@ class Namespace:
     def enter(self) -> list[str]:
         """The words to put before a command that shall run in it."""
         return [str(machine.program("nsenter")), f"--net={self.path}"]
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Take the calling thread into it; sockets made meanwhile belong there for good."""
+        with open("/proc/thread-self/ns/net") as home, self.path.open() as there:
+            _set_namespace(there.fileno())
+            try:
+                yield
+            finally:
+                _set_namespace(home.fileno())
 
     def create(self) -> None:
         """Make it, with its loopback up."""
@@ -70,3 +87,9 @@ class Namespace:
     def delete(self) -> None:
         """Take it away; it lives on until the last process in it ends."""
         ip("netns", "delete", self.name)
+
+
+def _set_namespace(descriptor: int) -> None:
+    if _LIBC.setns(descriptor, _CLONE_NEWNET):
+        error = ctypes.get_errno()
+        raise OSError(error, f"setns: {os.strerror(error)}")
