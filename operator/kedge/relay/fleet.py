@@ -1,0 +1,269 @@
+"""All relays that this process knows: kept as the inventory has them, probed, judged, and picked for calls.
+
+Level-triggered: ``apply`` takes the whole inventory, and the outcome depends on the newest one alone. Absence from it
+is never death: such a relay drains, and is Down only when a probe fails as well.
+
+One guard spans relays. When most relays of a set fall silent within the same window, the fault is more likely in the
+network of this process: verdicts by lost probes alone are held back then, until other evidence comes, or fewer are
+silent. A relay that refuses is not silent: its refusal has come through the network.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+from kedge.base.ids import Ids
+from kedge.base.timers import TimerHeap
+from kedge.relay.health import Guard, Health
+from kedge.relay.model import Intent, InventorySnapshot, RelayDescription, RelaySetPolicy, RelayState
+from kedge.relay.ng_client import NgClient, NgSettings
+from kedge.relay.placement import pick_of_two
+from kedge.relay.plan import Target
+from kedge.relay.probing import ProbeListener, Prober, ProbeSettings
+from kedge.relay.relay import FleetListener, Relay
+
+__all__ = ["Fleet", "FleetListener", "Relay"]
+
+_GUARD_FROM: Final = 3
+"""Relays of a set from which on the guard works; of two, one that is silent may well be dead, and so may both."""
+_GUARD_SILENT: Final = 2
+"""Silent relays from which on it works."""
+
+
+class _SetGuard(Guard):
+    """Watches over one set."""
+
+    __slots__ = ("fleet", "relay_set")
+
+    def __init__(self, fleet: Fleet, relay_set: str) -> None:
+        self.fleet = fleet
+        self.relay_set = relay_set
+
+    def network_suspect(self, health: Health) -> bool:
+        """Count who fell silent together with ``health``, and who can be reached."""
+        since = health.silent_since
+        if since is None:
+            return False
+        window = health.policy.interval * health.policy.threshold + health.policy.timeout
+        members = [
+            each.health
+            for each in self.fleet.relays.values()
+            if each.relay_set == self.relay_set and each.health.was_ready  # one that never answered is no witness
+        ]
+        silent = sum(
+            1
+            for each in members
+            if each.silent_since is not None and not each.refused and abs(each.silent_since - since) <= window
+        )
+        # Those that have been silent for longer bear no witness either, unless they refuse.
+        reachable = sum(1 for each in members if each.silent_since is None or each.refused)
+        return len(members) >= _GUARD_FROM and silent >= _GUARD_SILENT and silent > reachable
+
+
+class _Probes(ProbeListener):
+    """Tells the fleet of one relay's probes."""
+
+    __slots__ = ("fleet", "prober", "relay")
+
+    def __init__(self, fleet: Fleet, relay: Relay, timers: TimerHeap, settings: ProbeSettings) -> None:
+        self.fleet = fleet
+        self.relay = relay
+        self.prober = Prober(relay.client, relay.health, timers, settings, self)
+
+    def on_tick(self, now: float) -> None:
+        """Bring its state up to date with its sessions, and let it go when it is gone and empty."""
+        self.fleet.review(self.relay, now)
+
+    def on_probe(self, outcome: str, rtt: float, now: float) -> None:
+        """Pass it on."""
+        self.fleet.listener.on_probe(self.relay, outcome, rtt, now)
+
+    def on_evidence(self, now: float) -> None:
+        """Bring its state up to date with its health."""
+        self.fleet.publish(self.relay, now)
+
+    def on_restart(self, now: float) -> None:
+        """Pass it on."""
+        self.fleet.listener.on_relay_restarted(self.relay, now)
+
+
+class Fleet:
+    """The relays of all sets; see the module."""
+
+    __slots__ = ("_ids", "_ng", "_probes", "_rng", "_serving", "_settings", "_timers", "listener", "relays", "sets")
+
+    def __init__(
+        self,
+        timers: TimerHeap,
+        ids: Ids,
+        listener: FleetListener,
+        rng: random.Random,
+        ng: NgSettings,
+        probes: ProbeSettings | None = None,
+    ) -> None:
+        self._timers = timers
+        self._ids = ids
+        self.listener = listener
+        self._rng = rng
+        self._ng = ng
+        self._settings = probes if probes is not None else ProbeSettings()
+        self.relays: dict[str, Relay] = {}
+        """By uid."""
+        self.sets: dict[str, RelaySetPolicy] = {}
+        """By key."""
+        self._probes: dict[str, _Probes] = {}
+        self._serving: dict[str, list[Relay]] = {}
+
+    # --- the inventory ---
+
+    def apply(self, snapshot: InventorySnapshot, now: float) -> None:
+        """Make the fleet what the inventory says; a relay that is gone from it drains, and goes when it is empty."""
+        self.sets = {policy.key: policy for policy in snapshot.relay_sets}
+        described = {description.uid: description for description in snapshot.relays}
+        known = list(self.relays.values())
+        had = [relay.intent for relay in known]
+        # All of it is taken in before anybody is told: calls that leave one relay must not go to the next one to drain.
+        for relay in known:
+            self._take(relay, described.pop(relay.uid, None), now)
+        for description in described.values():
+            self._add(description, now)
+        self._serving.clear()
+        for relay, intent in zip(known, had, strict=True):
+            self.publish(relay, now)
+            if relay.intent is Intent.DRAIN and intent is not Intent.DRAIN and relay.state is not RelayState.DOWN:
+                self.listener.on_relay_drain(relay, now)
+            self._let_go(relay, now)
+
+    def _policy(self, key: str) -> RelaySetPolicy:
+        return self.sets.get(key) or RelaySetPolicy(key=key)
+
+    def _add(self, description: RelayDescription, now: float) -> None:
+        policy = self._policy(description.relay_set)
+        client = NgClient(description.name, self._timers, self._ids, self._ng)
+        health = Health(
+            policy.health,
+            recovery=self._settings.recovery,
+            guard=_SetGuard(self, description.relay_set),
+            backend_ready=description.backend_ready,
+        )
+        relay = Relay(description, policy, client, health, now)
+        self.relays[relay.uid] = relay
+        self._probes[relay.uid] = probes = _Probes(self, relay, self._timers, self._settings)
+        self.listener.on_relay_added(relay, now)
+        probes.prober.start(now, self._rng.random())
+
+    def _take(self, relay: Relay, description: RelayDescription | None, now: float) -> None:
+        """Take the newest description, or None when the inventory does not have the relay any more."""
+        relay.removed = description is None
+        relay.health.set_deleted(relay.removed)
+        if description is None:
+            relay.intent = Intent.DRAIN
+            return
+        readdressed = description.control != relay.description.control
+        relay.description, relay.intent = description, description.intent
+        relay.policy = self._policy(description.relay_set)
+        relay.health.policy = relay.policy.health
+        relay.health.set_backend(ready=description.backend_ready)
+        if readdressed:
+            self._readdress(relay, now)
+
+    def _readdress(self, relay: Relay, now: float) -> None:
+        """Let the listener open another socket. Whether the same instance answers there is asked at once."""
+        relay.health.identity_needed = True
+        self.listener.on_relay_removed(relay, now)
+        self.listener.on_relay_added(relay, now)
+        self._probes[relay.uid].prober.start(now, self._rng.random())
+
+    def _let_go(self, relay: Relay, now: float) -> None:
+        """Forget a relay that is gone from the inventory, holds no call, and has nothing left to answer."""
+        if relay.removed and relay.sessions <= 0 and relay.client.idle and relay.uid in self.relays:
+            del self.relays[relay.uid]
+            self._probes.pop(relay.uid).prober.stop()
+            self._serving.pop(relay.relay_set, None)
+            relay.client.close(now)
+            self.listener.on_relay_removed(relay, now)
+
+    # --- placement ---
+
+    def pick(self, relay_set: str, *, avoid: Relay | None = None) -> Relay | None:
+        """Return a relay of ``relay_set`` for a new call, or None: none is Ready and has room. Reserves nothing."""
+        serving = self._serving.get(relay_set)
+        if serving is None:
+            serving = [relay for relay in self.relays.values() if relay.relay_set == relay_set and relay.serving]
+            self._serving[relay_set] = serving
+        return pick_of_two(serving, self._rng, avoid)
+
+    def targets(self, relay_set: str, *, avoid: Relay | None = None) -> list[Target]:
+        """Return the relays of ``relay_set`` that may take calls of a lost one, for ``plan.plan_loss``."""
+        return [
+            Target(uid=relay.uid, sessions=relay.sessions, free=relay.free, weight=relay.description.weight)
+            for relay in self.relays.values()
+            if relay.relay_set == relay_set and relay.serving and relay is not avoid and relay.free
+        ]
+
+    def find(self, relay_set: str, name: str) -> Relay | None:
+        """Return the relay that a person calls ``name``; of several, one that the inventory still has."""
+        found = [relay for relay in self.relays.values() if relay.relay_set == relay_set and relay.name == name]
+        return min(found, key=lambda relay: relay.removed, default=None)
+
+    def reserve(self, relay: Relay) -> None:
+        """Count one more call on it."""
+        relay.sessions += 1
+
+    def release(self, relay: Relay) -> None:
+        """Count one call less. ``Full`` and a removal are looked at with the next probe."""
+        relay.sessions -= 1
+
+    # --- its sockets ---
+
+    def on_datagram(self, relay: Relay, data: bytes, now: float) -> None:
+        """Take a datagram from its control socket; any reply is a sign of life."""
+        relay.client.on_datagram(data, now)
+        relay.health.seen(relay.client.heard)
+
+    def on_refused(self, relay: Relay, now: float) -> None:
+        """Take an ICMP error from its control socket."""
+        probes = self._probes.get(relay.uid)
+        if probes is not None:
+            probes.prober.refused(now)
+
+    # --- judgement ---
+
+    def review(self, relay: Relay, now: float) -> None:
+        """Look at what changes without evidence: how full it is, and whether it may go."""
+        self.publish(relay, now)
+        if relay.removed:
+            self._let_go(relay, now)
+
+    def publish(self, relay: Relay, now: float) -> None:
+        """Derive the state from health, intent and sessions; tell of it when it has changed."""
+        old = relay.state
+        relay.state, relay.reason, relay.message = _state_of(relay)
+        if relay.state is old:
+            return
+        relay.since = now
+        self._serving.pop(relay.relay_set, None)
+        self.listener.on_relay_state(relay, old, now)
+        if relay.state is RelayState.DOWN:
+            relay.client.abort(now)
+            if relay.health.was_ready or relay.sessions > 0:
+                self.listener.on_relay_lost(relay, relay.reason, now)
+
+
+def _state_of(relay: Relay) -> tuple[RelayState, str, str]:
+    """Return state, reason and message of a relay: health first, then what is wanted, then how full it is."""
+    health = relay.health
+    if health.verdict is not RelayState.READY:
+        return health.verdict, health.reason, health.message
+    if relay.removed:
+        return RelayState.DRAINING, "Deleted", "gone from the inventory; kept until its calls have left"
+    if relay.intent is Intent.DRAIN:
+        return RelayState.DRAINING, "Draining", "it is to lose its calls"
+    if relay.intent is Intent.CORDON:
+        return RelayState.CORDONED, "Cordoned", "it is to get no new calls"
+    limit = relay.policy.placement.max_sessions_per_relay
+    # A little hysteresis, so that a relay at its limit does not change its state with every call.
+    if relay.sessions >= limit or (relay.state is RelayState.FULL and relay.sessions > limit - limit // 50):
+        return RelayState.FULL, "AtCapacity", f"{limit} sessions are its limit"
+    return RelayState.READY, health.reason, health.message
