@@ -31,7 +31,10 @@ from kedge.sip.transaction_base import (
 
 if TYPE_CHECKING:
     from kedge.base.address import Address
+    from kedge.base.ids import Ids
+    from kedge.base.timers import TimerHeap
     from kedge.sip.headers import Via
+    from kedge.sip.timers import TimerSettings
 
 __all__ = [
     "ACCEPTED",
@@ -57,7 +60,19 @@ DEFAULT_PORT: Final = 5060
 class TransactionLayer(TransactionCore):
     """All transactions of one UDP socket. No I/O: ``out`` is for the owner of the socket to send and clear."""
 
-    __slots__ = ()
+    __slots__ = ("_max_servers",)
+
+    def __init__(
+        self,
+        timers: TimerHeap,
+        settings: TimerSettings,
+        ids: Ids,
+        user: ServerUser,
+        *,
+        max_server_transactions: int = MAX_SERVER_TRANSACTIONS,
+    ) -> None:
+        super().__init__(timers, settings, ids, user)
+        self._max_servers = max_server_transactions
 
     def on_datagram(self, data: bytes, source: Address, now: float) -> None:
         """Take a datagram. Only the user's own callbacks can raise."""
@@ -137,7 +152,7 @@ class TransactionLayer(TransactionCore):
         if tx is not None:
             tx.repeat()
             return
-        if len(self.servers) >= MAX_SERVER_TRANSACTIONS or not self.user.admits(source):
+        if len(self.servers) >= self._max_servers or not self.user.admits(source):
             self.counters.dropped += 1
             return
         self.counters.requests_received += 1

@@ -171,11 +171,12 @@ def split_quoted(text: str, separator: str) -> list[str]:
 def quoted_end(text: str, start: int) -> int:
     """Return the index after the quoted string that opens at ``start``, or -1 if it is never closed."""
     index = start + 1
-    while True:
-        quote = text.find('"', index)
-        if quote < 0:
-            return -1
+    quote = text.find('"', index)
+    while quote >= 0:
         escape = text.find("\\", index, quote)
         if escape < 0:
             return quote + 1
         index = escape + 2  # what follows a backslash is itself (RFC 3261 section 25.1, quoted-pair)
+        if index > quote:
+            quote = text.find('"', index)
+    return -1
