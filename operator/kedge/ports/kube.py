@@ -115,3 +115,6 @@ class KubeApi(Protocol):
 
     async def credentials(self) -> KubeCredentials:
         """Return how this client reaches the API server now; tokens are refreshed by asking again."""
+
+    async def close(self) -> None:
+        """Close all connections."""

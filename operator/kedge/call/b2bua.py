@@ -1,0 +1,294 @@
+"""The back-to-back user agent: takes what the transactions give, and knows which call it belongs to.
+
+Out of dialog it admits, routes and refuses; in dialog it hands over to ``Bridge``. It is the user of the transaction
+layer and the listener of the fleet, and owns the registers of calls. It does no I/O and has no clock.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+from kedge.base.address import Address
+from kedge.base.ids import Ids
+from kedge.base.timers import TimerHeap
+from kedge.call.bridge import Bridge
+from kedge.call.call import ACTIVE, CALLER_TAG, ENDED, Call
+from kedge.call.failover import Failover
+from kedge.call.leg import ALLOW, Leg
+from kedge.call.observer import Observer
+from kedge.call.passing import passed_lines, unsupported
+from kedge.call.routing import Peer, Routing
+from kedge.call.settings import CallSettings
+from kedge.call.setup import Setup
+from kedge.relay.fleet import Fleet, Relay
+from kedge.sip.message import Request, Response, make_response
+from kedge.sip.transaction import ClientOwner, ClientTransaction, ServerTransaction, ServerUser, TransactionLayer
+
+_REFUSED_OUT_OF_DIALOG: Final = frozenset({"REGISTER", "SUBSCRIBE", "PUBLISH", "MESSAGE", "INFO", "REFER", "NOTIFY"})
+_IN_DIALOG_ONLY: Final = frozenset({"BYE", "UPDATE", "PRACK"})
+_BRIDGED: Final = frozenset({"INVITE", "UPDATE", "INFO", "MESSAGE", "NOTIFY", "REFER", "OPTIONS"})
+
+
+class Unattended(ClientOwner):
+    """Owns transactions whose outcome changes nothing: BYE, and requests towards calls that have ended."""
+
+    __slots__ = ()
+
+    def on_response(self, tx: ClientTransaction, response: Response, now: float) -> None:
+        """Let it be."""
+
+    def on_timeout(self, tx: ClientTransaction, now: float) -> None:
+        """Let it be: the call is over on our side (RFC 3261 section 15.1.1)."""
+
+
+class B2bua(ServerUser):
+    """All calls of one signaling process."""
+
+    __slots__ = (
+        "_unattended",
+        "calls",
+        "dialogs",
+        "draining",
+        "failover",
+        "fleet",
+        "ids",
+        "observer",
+        "on_relay",
+        "rng",
+        "routing",
+        "settings",
+        "setups",
+        "sip",
+        "timers",
+    )
+
+    sip: TransactionLayer
+    fleet: Fleet
+
+    def __init__(
+        self, settings: CallSettings, routing: Routing, timers: TimerHeap, ids: Ids, rng: random.Random,
+        observer: Observer,
+    ) -> None:  # fmt: skip
+        self.settings = settings
+        self.routing = routing
+        self.timers = timers
+        self.ids = ids
+        self.rng = rng
+        self.observer = observer
+        self.calls: dict[str, Call] = {}
+        self.dialogs: dict[str, Leg] = {}
+        """Legs by our own tag: unique and unguessable, so that one look-up finds the dialog."""
+        self.setups: dict[tuple[str, str, int], Setup] = {}
+        """Set-ups by (Call-ID, From tag, CSeq), to know a merged request (RFC 3261 section 8.2.2.2)."""
+        self.on_relay: dict[str, dict[str, Call]] = {}
+        """Calls by their relay's uid."""
+        self.draining = False
+        """Whether new calls are refused, as this process is to end."""
+        self.failover = Failover(self)
+        self._unattended = Unattended()
+
+    def admits(self, source: Address) -> bool:
+        """Whether anything of a source is worth memory: strangers get a refusal without state, or silence."""
+        return not self.settings.drop_strangers or self.routing.peer_of(source) is not None
+
+    # --- requests -------------------------------------------------------------------------------------------------
+
+    def on_request(self, tx: ServerTransaction, request: Request, now: float) -> None:
+        """Take a new request that is neither ACK nor CANCEL."""
+        peer = self.routing.peer_of(tx.source)
+        if peer is None:
+            self.observer.request_rejected(request.method, 403)
+            self.sip.refuse(tx, 403)
+        elif request.to_tag:
+            self._in_dialog(tx, request, now)
+        else:
+            self._out_of_dialog(tx, request, peer, now)
+
+    def _in_dialog(self, tx: ServerTransaction, request: Request, now: float) -> None:
+        leg = self.dialogs.get(request.to_tag)
+        if leg is None or not self._belongs(leg, request):
+            self.reject(tx, request, 481, now)
+        elif not leg.in_order(request):
+            self.reject(tx, request, 500, now)
+        elif request.method == "BYE":
+            self._bye(leg, tx, request, now)
+        elif request.method not in _BRIDGED:
+            self.reject(tx, request, 501 if request.method not in _REFUSED_OUT_OF_DIALOG else 405, now)
+        elif unknown := unsupported(request):
+            self.reject(tx, request, 420, now, Unsupported=", ".join(unknown))
+        else:
+            Bridge.open(self, leg, tx, request, now)
+
+    def _belongs(self, leg: Leg, message: Request) -> bool:
+        return leg.dialog.call_id == message.call_id and leg.dialog.remote_tag == message.from_tag and leg.call.alive
+
+    def _out_of_dialog(self, tx: ServerTransaction, request: Request, peer: Peer, now: float) -> None:
+        method = request.method
+        if request.get("Max-Forwards") == "0" and method != "OPTIONS":
+            self.reject(tx, request, 483, now)
+        elif unknown := unsupported(request):
+            self.reject(tx, request, 420, now, Unsupported=", ".join(unknown))
+        elif method == "INVITE":
+            self._invite(tx, request, peer, now)
+        elif method == "OPTIONS":
+            self._options(tx, request, now)
+        elif method in _IN_DIALOG_ONLY:
+            self.reject(tx, request, 481, now)
+        else:
+            self.reject(tx, request, 405 if method in _REFUSED_OUT_OF_DIALOG else 501, now, Allow=ALLOW)
+
+    def _invite(self, tx: ServerTransaction, request: Request, peer: Peer, now: float) -> None:
+        if (request.call_id, request.from_tag, request.cseq) in self.setups:
+            self.reject(tx, request, 482, now)
+        elif self.draining or len(self.calls) >= self.settings.max_calls or not peer.admits_call(now):
+            self.reject(tx, request, 503, now, **{"Retry-After": str(round(self.settings.refuse_for))})
+        else:
+            Setup.begin(self, tx, request, peer, now)
+
+    def _options(self, tx: ServerTransaction, request: Request, now: float) -> None:
+        response = make_response(request, 503 if self.draining else 200, to_tag=self.ids.token())
+        response.add("Allow", ALLOW)
+        response.add("Accept", "application/sdp")
+        self.sip.respond(tx, response, now)
+
+    def reject(self, tx: ServerTransaction, request: Request, status: int, now: float, **headers: str) -> None:
+        """Answer a request with a status of our own; ``headers`` are added to the response."""
+        self.observer.request_rejected(request.method, status)
+        response = make_response(request, status, to_tag=self.ids.token())
+        for name, value in headers.items():
+            response.add(name, value)
+        self.sip.respond(tx, response, now)
+
+    def on_ack(self, request: Request, source: Address, now: float) -> None:
+        """Take the ACK to a 2xx of ours."""
+        leg = self.dialogs.get(request.to_tag)
+        if leg is None or not self._belongs(leg, request):
+            return  # a repeated ACK of a dialog that is gone: nothing to answer (an ACK never is)
+        setup = leg.call.setup
+        if setup is not None and leg is leg.call.caller:
+            setup.acked(request, now)
+        elif leg.awaiting_ack is not None:
+            leg.awaiting_ack.acked(request, now)
+
+    def on_cancel(self, tx: ServerTransaction, request: Request, now: float) -> None:
+        """Take a CANCEL that matched an INVITE; the transaction layer has answered it."""
+        owner = tx.data
+        if isinstance(owner, (Setup, Bridge)):
+            owner.cancelled(request, now)
+
+    def on_no_ack(self, tx: ServerTransaction, now: float) -> None:
+        """A final response was never ACKed. After a 2xx the dialog is of no use (RFC 3261 section 13.3.1.4): BYE."""
+        owner = tx.data
+        if isinstance(owner, (Setup, Bridge)):
+            owner.no_ack(now)
+
+    def on_stray_response(self, response: Response, source: Address, now: float) -> None:
+        """Take a response that matched no transaction: the layer has counted it, and there is nothing else to do."""
+
+    # --- the life of calls ------------------------------------------------------------------------------------------
+
+    def register(self, call: Call) -> None:
+        """Make a call known."""
+        self.calls[call.id] = call
+
+    def attach(self, call: Call, relay: Relay, session: str) -> None:
+        """Put a call on a relay, where a place was reserved for it; the place on the old one is given up."""
+        self.detach(call)
+        call.relay, call.session, call.relay_instance = relay, session, relay.instance
+        self.on_relay.setdefault(relay.uid, {})[call.id] = call
+
+    def detach(self, call: Call) -> None:
+        """Give up a call's place on its relay. The session there is not touched."""
+        relay = call.relay
+        if relay is None:
+            return
+        calls = self.on_relay.get(relay.uid)
+        if calls is not None and calls.pop(call.id, None) is not None:
+            self.fleet.release(relay)
+        call.relay = None
+
+    def delete_session(self, relay: Relay | None, session: str, now: float) -> None:
+        """Delete a session at a relay; no harm if the relay is dead or does not know it."""
+        if relay is not None and session:
+            relay.client.delete(session, CALLER_TAG, None, 0, now)
+
+    def established(self, call: Call, now: float) -> None:
+        """The caller has ACKed: both dialogs are confirmed."""
+        call.setup = None
+        call.state = ACTIVE
+        self.observer.call_changed(call, now)
+        self.failover.established(call, now)
+
+    def _bye(self, leg: Leg, tx: ServerTransaction, request: Request, now: float) -> None:
+        self.sip.respond(tx, make_response(request, 200), now)
+        if leg.call.state == ENDED:
+            return
+        self.end(
+            leg.call,
+            now,
+            to_caller=leg is leg.call.callee,
+            to_callee=leg is leg.call.caller,
+            lines=passed_lines(request),
+        )
+
+    def hang_up(self, call: Call, now: float, *, reason: str, cause: int = 503) -> None:
+        """End a call from our side: BYE to both with a plain reason (RFC 3326)."""
+        if call.alive:
+            text = reason.replace('"', "'").replace("\\", "/")
+            self.end(call, now, to_caller=True, to_callee=True, lines=f'Reason: SIP;cause={cause};text="{text}"\r\n')
+
+    def end(self, call: Call, now: float, *, to_caller: bool, to_callee: bool, lines: str = "") -> None:
+        """End a call: BYE where asked, sessions deleted, all that is pending let go."""
+        if not call.alive:
+            return
+        answered = call.state == ACTIVE or call.answered > 0
+        call.state = ENDED
+        call.ended = now
+        if call.bridge is not None:
+            call.bridge.call_ended(now)
+        if call.move is not None:
+            call.move.call_ended(now)
+        if to_caller:
+            self._send_bye(call.caller, lines, now)
+        if to_callee:
+            self._send_bye(call.callee, lines, now)
+        self.forget(call, now)
+        if answered:
+            self.observer.call_ended(call, now)
+
+    def _send_bye(self, leg: Leg, lines: str, now: float) -> None:
+        if not leg.dialog.remote_tag:
+            return  # no dialog there yet
+        branch = self.ids.branch()
+        data = leg.dialog.request("BYE", branch, lines)
+        self.sip.send_request("BYE", branch, data, leg.dialog.destination, self._unattended, now)
+
+    def forget(self, call: Call, now: float) -> None:
+        """Take a call out of every register; its session at the relay is deleted."""
+        call.state = ENDED
+        relay = call.relay
+        self.detach(call)
+        self.delete_session(relay, call.session, now)
+        self.calls.pop(call.id, None)
+        for name in ("caller", "callee"):
+            leg: Leg | None = getattr(call, name, None)
+            if leg is not None:
+                self.dialogs.pop(leg.dialog.local_tag, None)
+                leg.peer.calls -= 1
+        self.failover.forget(call)
+        self.observer.call_changed(call, now)
+        call.release_legs()
+
+    # --- wishes -----------------------------------------------------------------------------------------------------
+
+    def move_to(self, call: Call, relay: Relay, now: float, *, reason: str = "Requested") -> str:
+        """Ask for a call to be moved to a relay. Return an empty string, or why it cannot be."""
+        if not call.alive:
+            return "the call has ended"
+        if call.relay is relay:
+            return ""
+        if relay.relay_set != call.relay_set:
+            return f"relay {relay.name} is not of RelaySet {call.relay_set}"
+        self.failover.want(call, reason, now, target=relay)
+        return ""

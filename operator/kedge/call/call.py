@@ -1,0 +1,132 @@
+"""One call: a UAS dialog with the caller, a UAC dialog with the callee, and a session at a relay."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from kedge.relay.backend import RelayReply, RelayUser
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kedge.call.bridge import Bridge
+    from kedge.call.leg import Leg
+    from kedge.call.reanchor import Move
+    from kedge.call.setup import Setup
+    from kedge.relay.fleet import Relay
+
+SETTING_UP: Final = 0
+ACTIVE: Final = 1
+ENDED: Final = 2
+
+CALLER_TAG: Final = "a"
+CALLEE_TAG: Final = "b"
+
+
+class Then(RelayUser):
+    """Goes on with ``step(reply, now)`` when a relay has answered."""
+
+    __slots__ = ("_step",)
+
+    def __init__(self, step: Callable[[RelayReply, float], None]) -> None:
+        self._step = step
+
+    def on_relay_reply(self, token: int, reply: RelayReply, now: float) -> None:
+        """Go on; the token is not needed, as each command has a continuation of its own."""
+        self._step(reply, now)
+
+
+class LastAnchor:
+    """How the last re-anchoring of a call went."""
+
+    __slots__ = ("at", "duration", "gap", "reason", "result", "source", "target")
+
+    def __init__(
+        self, *, source: str, target: str, reason: str, result: str, at: float, duration: float, gap: float
+    ) -> None:
+        self.source = source
+        self.target = target
+        self.reason = reason
+        self.result = result
+        self.at = at
+        """Seconds of the monotonic clock."""
+        self.duration = duration
+        self.gap = gap
+
+
+class Call:
+    """A call and all that belongs to it. ``id`` is Kedge's own name, and the name of its Call object."""
+
+    __slots__ = (
+        "anchored_message",
+        "anchored_reason",
+        "anchors",
+        "answered",
+        "bridge",
+        "callee",
+        "caller",
+        "emergency",
+        "ended",
+        "id",
+        "last_anchor",
+        "last_move_at",
+        "move",
+        "relay",
+        "relay_instance",
+        "relay_set",
+        "session",
+        "sessions_made",
+        "setup",
+        "started",
+        "state",
+    )
+
+    caller: Leg
+    callee: Leg
+
+    def __init__(self, call_id: str, relay_set: str, now: float) -> None:
+        self.id = call_id
+        self.relay_set = relay_set
+        self.state = SETTING_UP
+        self.started = now
+        """Seconds of the monotonic clock, as all times here."""
+        self.answered = 0.0
+        self.ended = 0.0
+        self.relay: Relay | None = None
+        self.relay_instance = ""
+        """Which run of the relay holds the session: another one has lost it."""
+        self.session = ""
+        """Name of the current session at the relay."""
+        self.sessions_made = 0
+        self.setup: Setup | None = None
+        self.bridge: Bridge | None = None
+        """A party's offer/answer exchange that is being carried over to the other."""
+        self.move: Move | None = None
+        self.anchors = 0
+        self.last_anchor: LastAnchor | None = None
+        self.last_move_at = 0.0
+        self.anchored_reason = "Settled"
+        """Reason of the condition Anchored: anything but Settled and AnswersDiverge means False."""
+        self.anchored_message = ""
+        self.emergency = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended."""
+        return self.state != ENDED
+
+    @property
+    def settled(self) -> bool:
+        """Whether no offer/answer exchange is under way on either leg, so that one of ours may begin."""
+        return self.bridge is None and not self.caller.busy and not self.callee.busy
+
+    def release_legs(self) -> None:
+        """Let go of both legs: the call is over. Without this circle, reference counts free it at once."""
+        for name in ("caller", "callee"):
+            if hasattr(self, name):
+                delattr(self, name)
+
+    def new_session(self) -> str:
+        """Return the name of a further session: unique at every relay, also for a second try at the same one."""
+        self.sessions_made += 1
+        return f"{self.id}.{self.sessions_made}"

@@ -1,0 +1,429 @@
+"""Which calls are to be moved, in what order, at what pace, and what became of it.
+
+A wish to move a call is kept until the call is where it should be, has ended, or its case is decided: level-triggered,
+so that a second loss, a party's own re-INVITE or a refusal only mean that the call is looked at again. Emergency calls
+go first. Moves begin only as fast as the budgets of re-INVITEs allow, and as relays can take commands.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from kedge.base.timers import Timer, TimerTarget
+from kedge.call.call import ACTIVE, Call
+from kedge.call.reanchor import AGAIN, DIVERGE, ENDED_RESULT, MOVED, NO_RELAY, ROLLED_BACK, Move
+from kedge.relay.model import FailoverPolicy, Intent, RelayState
+
+if TYPE_CHECKING:
+    from kedge.call.b2bua import B2bua
+    from kedge.call.routing import Peer
+    from kedge.relay.fleet import Relay
+
+_PUMP: Final = 1
+_BURST: Final = 0.05
+"""Seconds of budget that may be spent at once after a pause."""
+_LOOK_AGAIN: Final = 0.25
+"""Seconds until calls without a relay that has room are looked at again."""
+
+
+class Budget:
+    """A token bucket of re-INVITEs."""
+
+    __slots__ = ("_at", "_tokens")
+
+    def __init__(self) -> None:
+        self._tokens = 1.0
+        self._at = -1.0
+
+    def wait(self, rate: float, cost: float, now: float) -> float:
+        """Return 0 and spend ``cost`` if the budget allows, else the seconds until it will. ``rate`` is per second."""
+        if self._at < 0:
+            self._tokens = max(rate * _BURST, 2.0)
+        else:
+            self._tokens = min(self._tokens + (now - self._at) * rate, max(rate * _BURST, 2.0))
+        self._at = now
+        if self._tokens >= cost:
+            self._tokens -= cost
+            return 0.0
+        return (cost - self._tokens) / rate
+
+
+class FailoverReport:
+    """What became of one loss of a relay (or its drain)."""
+
+    __slots__ = ("calls", "detected", "failed", "gaps", "last_seen", "moved", "pending", "reason", "relay", "started")
+
+    def __init__(self, relay: Relay, reason: str, last_seen: float, now: float) -> None:
+        self.relay = relay
+        self.reason = reason
+        self.last_seen = last_seen
+        """Seconds: the last sign of life of the relay."""
+        self.detected = now - last_seen if last_seen else 0.0
+        """Seconds from the last sign of life to the verdict."""
+        self.started = now
+        self.calls = 0
+        self.moved = 0
+        self.failed = 0
+        self.pending = 0
+        self.gaps: list[float] = []
+        """Seconds from the last sign of life to the last ACK, of each call moved: media stood still at most so long."""
+
+    def gap(self, quantile: float) -> float:
+        """Return a quantile (0 to 1) of the gaps, in seconds; 0 where there are none."""
+        if not self.gaps:
+            return 0.0
+        ordered = sorted(self.gaps)
+        return ordered[min(len(ordered) - 1, int(quantile * len(ordered)))]
+
+
+class Want:
+    """A wish to move one call."""
+
+    __slots__ = ("call", "last_seen", "queued", "reason", "report", "since", "target", "tries")
+
+    def __init__(
+        self, call: Call, reason: str, now: float, target: Relay | None, report: FailoverReport | None
+    ) -> None:
+        self.call = call
+        self.reason = reason
+        self.since = now
+        self.target = target
+        """The relay that somebody asked for, or None for any."""
+        self.report = report
+        self.last_seen = report.last_seen if report is not None else now
+        self.queued = False
+        self.tries = 0
+
+
+class Failover(TimerTarget):
+    """The queue of moves of one signaling process."""
+
+    __slots__ = (
+        "_b2bua",
+        "_budget",
+        "_peer_budgets",
+        "_preparing",
+        "_pumping",
+        "_queue",
+        "_timeouts",
+        "_timer",
+        "_urgent",
+        "_waiting",
+        "reports",
+        "wants",
+    )
+
+    def __init__(self, b2bua: B2bua) -> None:
+        self._b2bua = b2bua
+        self.wants: dict[str, Want] = {}
+        self._urgent: deque[Want] = deque()
+        self._queue: deque[Want] = deque()
+        self._waiting: deque[Want] = deque()
+        """Wants for which no relay has room."""
+        self._budget = Budget()
+        self._peer_budgets: dict[str, Budget] = {}
+        self._timeouts: dict[str, int] = {}
+        """Timed-out re-INVITEs of each peer since one was answered."""
+        self._preparing = 0
+        self._pumping = False
+        self._timer: Timer | None = None
+        self.reports: dict[str, FailoverReport] = {}
+        """The last one of each RelaySet."""
+
+    # --- what is so -------------------------------------------------------------------------------------------------
+
+    def is_lost(self, call: Call) -> bool:
+        """Whether the session of a call is gone: its relay is Down, or another instance answers there."""
+        relay = call.relay
+        return relay is None or relay.state is RelayState.DOWN or relay.instance != call.relay_instance
+
+    def policy_of(self, call: Call) -> FailoverPolicy:
+        """Return the failover policy of a call's RelaySet."""
+        policy = self._b2bua.fleet.sets.get(call.relay_set)
+        return policy.failover if policy is not None else FailoverPolicy()
+
+    def _is_needed(self, want: Want) -> bool:
+        call = want.call
+        if self.is_lost(call) or call.caller.session != call.session or call.callee.session != call.session:
+            return True
+        if want.target is not None:
+            return call.relay is not want.target
+        return call.relay is not None and call.relay.description.intent is Intent.DRAIN
+
+    # --- what is wanted ---------------------------------------------------------------------------------------------
+
+    def relay_lost(self, relay: Relay, reason: str, now: float) -> None:
+        """A relay is Down, or has lost its sessions: all its calls want to be elsewhere."""
+        self._move_all(relay, reason, relay.health.last_seen, now)
+
+    def relay_drains(self, relay: Relay, now: float) -> None:
+        """A relay is to be emptied while it lives."""
+        self._move_all(relay, "Drain", 0.0, now)
+
+    def _move_all(self, relay: Relay, reason: str, last_seen: float, now: float) -> None:
+        calls = list(self._b2bua.on_relay.get(relay.uid, {}).values())
+        report = FailoverReport(relay, reason, last_seen, now)
+        report.calls = len(calls)
+        if last_seen or calls:
+            self.reports[relay.relay_set] = report
+        for call in calls:
+            self._want(call, reason, now, None, report)
+        self._b2bua.observer.failover_changed(report, now)
+        self._pump(now)
+
+    def established(self, call: Call, now: float) -> None:
+        """A call is up: if its relay was lost or is drained since the INVITE, it is time to move it."""
+        want = Want(call, "RelayDown" if self.is_lost(call) else "Drain", now, None, None)
+        if self._is_needed(want):
+            self.want(call, want.reason, now)
+
+    def want(self, call: Call, reason: str, now: float, *, target: Relay | None = None) -> None:
+        """Ask for one call to be moved."""
+        self._want(call, reason, now, target, None)
+        self._pump(now)
+
+    def _want(self, call: Call, reason: str, now: float, target: Relay | None, report: FailoverReport | None) -> None:
+        old = self.wants.get(call.id)
+        if old is not None and old.report is not None:
+            if report is None:
+                old.target = target
+                self._enqueue(old)
+                return
+            self._close_report_entry(old)  # a second loss: it counts there from now on
+        want = self.wants[call.id] = Want(call, reason, now, target, report)
+        if old is not None and old.report is not None:
+            want.last_seen = min(want.last_seen, old.last_seen) or want.last_seen
+        if report is not None:
+            report.pending += 1
+        self._enqueue(want)
+
+    def _close_report_entry(self, want: Want) -> None:
+        if want.report is not None:
+            want.report.pending -= 1
+            want.report.calls -= 1
+            want.report = None
+
+    def _enqueue(self, want: Want) -> None:
+        if not want.queued:
+            want.queued = True
+            (self._urgent if want.call.emergency else self._queue).append(want)
+
+    def forget(self, call: Call) -> None:
+        """A call has ended: what was wanted of it is moot."""
+        want = self.wants.pop(call.id, None)
+        if want is not None and want.report is not None:
+            want.report.pending -= 1
+            want.report = None
+
+    def settled(self, call: Call, now: float) -> None:
+        """A party's own exchange has ended: go on with a move that waited for it."""
+        if call.move is not None:
+            call.move.resume(now)
+        want = self.wants.get(call.id)
+        if want is not None and call.move is None:
+            self._enqueue(want)
+            self._pump(now)
+
+    def relays_changed(self, now: float) -> None:
+        """A relay has come or has room again: calls that waited for one are looked at."""
+        while self._waiting:
+            self._enqueue(self._waiting.popleft())
+        self._pump(now)
+
+    # --- pace -------------------------------------------------------------------------------------------------------
+
+    def _pump(self, now: float) -> None:
+        """Begin as many moves as budgets and relays allow."""
+        if self._pumping:
+            return  # a move that ended at once: the loop below goes on
+        self._pumping = True
+        try:
+            limit = self._b2bua.settings.preparing
+            while self._preparing < limit and (self._urgent or self._queue):
+                queue = self._urgent or self._queue
+                delay = self._consider(queue[0], now)
+                if delay > 0:
+                    self._wake_in(delay, now)
+                    return
+                queue.popleft().queued = False
+        finally:
+            self._pumping = False
+
+    def _consider(self, want: Want, now: float) -> float:
+        """Begin a move if it is needed and can begin; return seconds to wait where only the budget forbids it."""
+        call = want.call
+        if self.wants.get(call.id) is not want or not call.alive:
+            return 0.0
+        if call.state != ACTIVE or not call.settled or call.move is not None:
+            return 0.0  # ``settled``, ``established`` or the move's end brings it back
+        if not self._is_needed(want):
+            self._done(want, MOVED, now)
+            return 0.0
+        delay = self._budgets(call, now)
+        if delay > 0:
+            return delay
+        self._begin(want, now)
+        return 0.0
+
+    def _budgets(self, call: Call, now: float) -> float:
+        policy = self.policy_of(call)
+        caller, callee = call.caller.peer.name, call.callee.peer.name
+        names = {caller: 1.0, callee: 1.0} if caller != callee else {caller: 2.0}
+        for name, cost in names.items():
+            budget = self._peer_budgets.setdefault(name, Budget())
+            delay = budget.wait(policy.rate_per_peer, cost, now)
+            if delay > 0:
+                return delay
+        return self._budget.wait(policy.rate, 2.0, now)
+
+    def _begin(self, want: Want, now: float) -> None:
+        call, b2bua = want.call, self._b2bua
+        lost = self.is_lost(call)
+        target = want.target
+        if target is not None and target.state is not RelayState.READY:
+            target = None
+            if not lost:
+                self._done(want, NO_RELAY, now)
+                return
+        if target is None and not lost and call.relay is not None and call.relay.description.intent is not Intent.DRAIN:
+            target = call.relay  # a leg only has to be told where the session is
+        elif target is None:
+            target = b2bua.fleet.pick(call.relay_set, avoid=None if lost else call.relay)
+        if target is None or (target is call.relay and not lost and self._is_drain(want)):
+            self._no_relay(want, now)
+            return
+        if target is not call.relay or lost:
+            b2bua.fleet.reserve(target)
+        want.tries += 1
+        self._preparing += 1
+        Move(b2bua, call, want, target, now).start(now)
+        b2bua.observer.call_changed(call, now)
+
+    def _is_drain(self, want: Want) -> bool:
+        relay = want.call.relay
+        return relay is not None and relay.description.intent is Intent.DRAIN
+
+    def _no_relay(self, want: Want, now: float) -> None:
+        """No relay has room. The call waits; if its own is dead, only so long."""
+        call = want.call
+        call.anchored_reason = NO_RELAY
+        call.anchored_message = "no relay of the set has room"
+        if self.is_lost(call) and now - want.since > self._b2bua.settings.patience:
+            self._unmovable(want, "no relay of the set has room", now)
+            return
+        self._waiting.append(want)
+        self._wake_in(_LOOK_AGAIN, now)
+
+    def _wake_in(self, seconds: float, now: float) -> None:
+        timers = self._b2bua.timers
+        if self._timer is not None and self._timer.active and self._timer.at <= now + seconds:
+            return
+        timers.cancel(self._timer)
+        self._timer = timers.schedule(now + seconds, self, _PUMP)
+
+    def on_timer(self, kind: int, now: float) -> None:
+        """Look again."""
+        self._timer = None
+        self.relays_changed(now)
+
+    def prepared(self, now: float) -> None:
+        """One move's relay commands are done: the next may begin."""
+        self._preparing -= 1
+        self._pump(now)
+
+    def preparing_again(self) -> None:
+        """A move tries another relay."""
+        self._preparing += 1
+
+    # --- what came of it --------------------------------------------------------------------------------------------
+
+    def count_gap(self, move: Move, now: float) -> None:
+        """Note how long, at most, a moved call was without media."""
+        report = move.want.report
+        if report is not None and move.gap_since:
+            report.gaps.append(now - move.gap_since)
+
+    def finished(self, move: Move, result: str, message: str, now: float, *, policy: bool) -> None:
+        """A move has ended: the wish is fulfilled, tried again, or given up."""
+        want, call = move.want, move.call
+        b2bua = self._b2bua
+        b2bua.observer.call_changed(call, now)
+        if self.wants.get(call.id) is want and policy and call.alive:
+            if result in (MOVED, DIVERGE):
+                self._done(want, result, now) if not self._is_needed(want) else self._retry(want, message, now)
+            elif result in (AGAIN, NO_RELAY):
+                self._retry(want, message, now)
+            elif result == ROLLED_BACK or not self.is_lost(call):
+                self._give_up(want, message, now)
+            else:
+                self._unmovable(want, message, now)
+        elif result != ENDED_RESULT and call.id in self.wants:
+            self._enqueue(self.wants[call.id])
+        if call.bridge is not None:
+            call.bridge.resume(now)
+        self._pump(now)
+
+    def _retry(self, want: Want, message: str, now: float) -> None:
+        if want.tries > self.policy_of(want.call).retries + 1 and not self.is_lost(want.call):
+            self._give_up(want, message, now)
+        elif now - want.since > self._b2bua.settings.patience:
+            self._unmovable(want, message, now)
+        elif want.tries > 1:
+            self._waiting.append(want)
+            self._wake_in(_LOOK_AGAIN, now)
+        else:
+            self._enqueue(want)
+
+    def _done(self, want: Want, result: str, now: float) -> None:
+        self.wants.pop(want.call.id, None)
+        self._report(want, now, moved=result in (MOVED, DIVERGE))
+
+    def _give_up(self, want: Want, message: str, now: float) -> None:
+        """The call stays where it is, with audio: its relay lives."""
+        call = want.call
+        self.wants.pop(call.id, None)
+        self._report(want, now, moved=False)
+        self._event(call, "CallNotMoved", f"stays on relay {call.relay.name if call.relay else ''}: {message}")
+
+    def _unmovable(self, want: Want, message: str, now: float) -> None:
+        """The call's relay is dead and it cannot be moved: the set's policy decides."""
+        call, b2bua = want.call, self._b2bua
+        self.wants.pop(call.id, None)
+        self._report(want, now, moved=False)
+        keep = not self.policy_of(call).hang_up_unmovable
+        self._event(call, "CallNotMoved", f"{'kept without media' if keep else 'hung up'}: {message}")
+        if not keep:
+            b2bua.hang_up(call, now, reason=f"Media relay lost and the call could not be moved: {message}")
+
+    def _event(self, call: Call, reason: str, message: str) -> None:
+        self._b2bua.observer.event(
+            warning=True, reason=reason, message=f"call {call.id} {message}", relay_set=call.relay_set,
+            relay=call.relay.name if call.relay is not None else "", call=call.id,
+        )  # fmt: skip
+
+    def _report(self, want: Want, now: float, *, moved: bool) -> None:
+        report = want.report
+        if report is None:
+            return
+        want.report = None
+        report.pending -= 1
+        if moved:
+            report.moved += 1
+        else:
+            report.failed += 1
+        self._b2bua.observer.failover_changed(report, now)
+
+    # --- the breaker ------------------------------------------------------------------------------------------------
+
+    def answered(self, peer: Peer) -> None:
+        """A peer has answered a re-INVITE: it is well."""
+        self._timeouts.pop(peer.name, None)
+
+    def timed_out(self, peer: Peer) -> None:
+        """A re-INVITE to a peer timed out."""
+        self._timeouts[peer.name] = self._timeouts.get(peer.name, 0) + 1
+
+    def breaker_open(self, peer: Peer) -> bool:
+        """Whether so many re-INVITEs in a row timed out that the peer or the network is in trouble, not the calls."""
+        return self._timeouts.get(peer.name, 0) >= self._b2bua.settings.breaker_count

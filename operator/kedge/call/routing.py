@@ -1,0 +1,135 @@
+"""Who may call through Kedge, and where calls go.
+
+A peer is known by its networks, a route by its source peer and request-URI. What no peer covers is refused, what no
+route covers is not found: Kedge never routes by the host of a request-URI alone, so it is never an open relay.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from kedge.base.address import Address
+from kedge.sip.uri import SipUri
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_CACHE_SIZE: Final = 4096
+"""Source addresses whose peer is remembered; past it the memory is started anew (a flood must not fill memory)."""
+
+
+class Peer:
+    """A SIP neighbour: a trunk, a PBX, a proxy."""
+
+    __slots__ = (
+        "_allowance",
+        "_allowance_at",
+        "calls",
+        "calls_per_second",
+        "max_calls",
+        "name",
+        "networks",
+        "port",
+        "trusted",
+    )
+
+    def __init__(
+        self, name: str, networks: tuple[Network, ...], *, port: int = 0, max_calls: int = 0,
+        calls_per_second: int = 0, trusted: bool = False,
+    ) -> None:  # fmt: skip
+        self.name = name
+        self.networks = networks
+        self.port = port
+        """Only packets from this source port are the peer's; 0 for any."""
+        self.max_calls = max_calls
+        """Calls from and to it at the same time; 0 for no limit of its own."""
+        self.calls_per_second = calls_per_second
+        """New calls from it in a second; 0 for no limit."""
+        self.trusted = trusted
+        """Whether P-Asserted-Identity is taken from it and given to it (RFC 3325)."""
+        self.calls = 0
+        self._allowance = float(calls_per_second)
+        self._allowance_at = 0.0
+
+    def covers(self, host: str) -> int:
+        """Return the length of the longest prefix that covers an IP address; -1 if none does."""
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return -1
+        return max((network.prefixlen for network in self.networks if address in network), default=-1)
+
+    @property
+    def full(self) -> bool:
+        """Whether it may have no further call."""
+        return 0 < self.max_calls <= self.calls
+
+    def admits_call(self, now: float) -> bool:
+        """Whether it may begin a call now, by its number and rate; if so, it counts against the rate."""
+        if self.full:
+            return False
+        if not self.calls_per_second:
+            return True
+        rate = self.calls_per_second
+        self._allowance = min(float(rate), self._allowance + (now - self._allowance_at) * rate)
+        self._allowance_at = now
+        if self._allowance < 1.0:
+            return False
+        self._allowance -= 1.0
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Where calls that match go."""
+
+    name: str
+    relay_set: str
+    """Key of the RelaySet whose relays carry the media."""
+    next_hops: tuple[Address, ...]
+    """Tried in order; the next one on no answer, or on a status of ``failover_on``."""
+    peer: str = ""
+    """Name of the source peer, or empty for any."""
+    user_prefix: str = ""
+    host: str = ""
+    response_timeout: float = 4.0
+    """Seconds without any response until the next hop is tried."""
+    failover_on: frozenset[int] = frozenset({408, 503})
+
+    def matches(self, peer: Peer, uri: SipUri) -> bool:
+        """Whether a request of this peer for this URI takes this route."""
+        return (
+            (not self.peer or self.peer == peer.name)
+            and (uri.user or "").startswith(self.user_prefix)
+            and (not self.host or self.host.lower() == uri.host.lower())
+        )
+
+
+class Routing:
+    """Peers and routes, with a memory of which source address is which peer."""
+
+    __slots__ = ("_cache", "peers", "routes")
+
+    def __init__(self, peers: tuple[Peer, ...], routes: tuple[Route, ...]) -> None:
+        self.peers = peers
+        self.routes = routes
+        self._cache: dict[Address, Peer | None] = {}
+
+    def peer_of(self, source: Address) -> Peer | None:
+        """Return the peer that an address belongs to: longest prefix first, then one that names the port."""
+        try:
+            return self._cache[source]
+        except KeyError:
+            pass
+        ranked = [(peer.covers(source[0]), peer.port != 0, peer) for peer in self.peers if peer.port in (0, source[1])]
+        best = max(ranked, key=lambda one: one[:2], default=None)
+        peer = best[2] if best is not None and best[0] >= 0 else None
+        if len(self._cache) >= _CACHE_SIZE:
+            self._cache.clear()
+        self._cache[source] = peer
+        return peer
+
+    def route_for(self, peer: Peer, uri: SipUri) -> Route | None:
+        """Return the first route that matches."""
+        return next((route for route in self.routes if route.matches(peer, uri)), None)

@@ -1,0 +1,298 @@
+"""Keeps what others may know of signaling: records of calls and relays, failovers, events, figures.
+
+The loop's thread writes here, in small portions between packets; other threads read whole, immutable values. A record
+is made anew only for a call that has changed, a few hundred in one go, so that ten thousand calls delay no packet.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from kedge.base.address import format_address
+from kedge.call.call import ACTIVE, ENDED, Call
+from kedge.call.failover import FailoverReport
+from kedge.call.observer import Observer
+from kedge.ports.ports import CallStore
+from kedge.ports.records import (
+    AnchorRecord,
+    CallRecord,
+    CallState,
+    Condition,
+    EventRecord,
+    FailoverRecord,
+    RelayRecord,
+    SignalingSnapshot,
+)
+from kedge.relay.model import RelayState
+from kedge.runtime.stats import FAST_SECONDS, SECONDS, Histogram, Stats
+
+if TYPE_CHECKING:
+    from kedge.call.b2bua import B2bua
+    from kedge.relay.fleet import Fleet, Relay
+    from kedge.sip.transaction import TransactionLayer
+
+_RECORDS_AT_ONCE: Final = 200
+_EVENTS_KEPT: Final = 500
+_FREEZE_EVERY: Final = 1000
+"""Calls more than at the last time, from which the garbage collector is told to leave what there is alone."""
+_EARLY_STATUS: Final = {486: "busy", 600: "busy", 487: "cancelled"}
+
+
+class Bookkeeper(Observer):
+    """Implements ``call.observer.Observer``; one for each signaling process."""
+
+    __slots__ = (
+        "_b2bua",
+        "_changed",
+        "_events",
+        "_fleet",
+        "_frozen_at",
+        "_layer",
+        "_listeners",
+        "_records",
+        "_relays",
+        "_reports",
+        "_store",
+        "_wall",
+        "replica",
+        "stats",
+    )
+
+    _b2bua: B2bua
+    _layer: TransactionLayer
+    _fleet: Fleet
+
+    def __init__(self, replica: str, store: CallStore | None = None) -> None:
+        self.replica = replica
+        self.stats = Stats()
+        self._store = store
+        self._wall = time.time() - time.monotonic()
+        """What turns the monotonic clock into Unix time."""
+        self._records: dict[str, CallRecord] = {}
+        self._relays: dict[str, RelayRecord] = {}
+        self._changed: dict[str, Call] = {}
+        self._reports: dict[str, FailoverRecord] = {}
+        self._events: deque[EventRecord] = deque(maxlen=_EVENTS_KEPT)
+        self._listeners: list[Callable[[EventRecord], None]] = []
+        self._frozen_at = 0
+
+    def attach(self, b2bua: B2bua, layer: TransactionLayer, fleet: Fleet) -> None:
+        """Know whose books these are; called once, at start."""
+        self._b2bua, self._layer, self._fleet = b2bua, layer, fleet
+
+    def on_event(self, listener: Callable[[EventRecord], None]) -> None:
+        """Have ``listener`` called with each event, on the signaling thread: it must return at once."""
+        self._listeners.append(listener)
+
+    # --- what happens to calls --------------------------------------------------------------------------------------
+
+    def call_changed(self, call: Call, now: float) -> None:
+        """Remember to make its record anew."""
+        self._changed[call.id] = call
+
+    def setup_ended(self, call: Call, status: int, seconds: float) -> None:
+        """Count a set-up."""
+        result = "answered" if status < 300 else _EARLY_STATUS.get(status, "rejected" if status < 500 else "failed")
+        key = (call.relay_set, result)
+        setups = self.stats.setups
+        setups[key] = setups.get(key, 0) + 1
+        if status < 300:
+            self.stats.setup_seconds.observe(seconds)
+
+    def call_ended(self, call: Call, now: float) -> None:
+        """Count it."""
+        self.stats.calls_ended += 1
+
+    def leg_moved(self, call: Call, relay: Relay, seconds: float) -> None:
+        """The move's end counts."""
+
+    def move_ended(self, call: Call, reason: str, result: str, seconds: float, gap: float) -> None:
+        """Count a re-anchoring."""
+        stats = self.stats
+        key = (call.relay_set, reason, result)
+        stats.reanchors[key] = stats.reanchors.get(key, 0) + 1
+        stats.reanchor_seconds.setdefault(reason, Histogram(SECONDS)).observe(seconds)
+        if gap:
+            stats.media_gap_seconds.setdefault(call.relay_set, Histogram(SECONDS)).observe(gap)
+
+    def request_rejected(self, method: str, status: int) -> None:
+        """Count it; a method that nobody knows is not a label."""
+        key = (method if method in _METHODS else "other", status)
+        self.stats.rejected[key] = self.stats.rejected.get(key, 0) + 1
+
+    def failover_changed(self, report: FailoverReport, now: float) -> None:
+        """Keep its newest figures; say so when it begins and when it has ended."""
+        key = report.relay.relay_set
+        known = self._reports.get(key)
+        self._reports[key] = record = FailoverRecord(
+            relay_set=key, relay=report.relay.name, reason=report.reason, started=report.started + self._wall,
+            calls=report.calls, moved=report.moved, failed=report.failed, pending=report.pending,
+            detection=report.detected, gap_p50=0.0, gap_p99=0.0,
+        )  # fmt: skip
+        begun = known is None or known.started != record.started
+        if report.pending == 0 and report.calls:
+            self._failover_done(report)
+        elif begun and report.calls:
+            self.event(
+                warning=True, reason="FailoverStarted", relay_set=key, relay=report.relay.name, call="",
+                message=f"{report.calls} calls leave relay {report.relay.name} ({report.reason})",
+            )  # fmt: skip
+
+    def _failover_done(self, report: FailoverReport) -> None:
+        key = report.relay.relay_set
+        p50, p99 = report.gap(0.5), report.gap(0.99)
+        self._reports[key] = FailoverRecord(
+            relay_set=key, relay=report.relay.name, reason=report.reason, started=report.started + self._wall,
+            calls=report.calls, moved=report.moved, failed=report.failed, pending=0,
+            detection=report.detected, gap_p50=p50, gap_p99=p99,
+        )  # fmt: skip
+        gaps = f"; media gap p50 {p50 * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms" if report.gaps else ""
+        self.event(
+            warning=report.failed > 0, reason="FailoverDone", relay_set=key, relay=report.relay.name, call="",
+            message=f"{report.moved} of {report.calls} calls moved off relay {report.relay.name} ({report.reason}), "
+            f"{report.failed} failed{gaps}",
+        )  # fmt: skip
+
+    def event(self, *, warning: bool, reason: str, message: str, relay_set: str, relay: str, call: str) -> None:
+        """Keep an event and tell the listeners."""
+        record = EventRecord(
+            at=time.time(), warning=warning, reason=reason, message=message, relay_set=relay_set, relay=relay, call=call
+        )
+        self._events.append(record)
+        for listener in self._listeners:
+            listener(record)
+
+    # --- what happens to relays -------------------------------------------------------------------------------------
+
+    def relay_added(self, relay: Relay, now: float) -> None:
+        """Begin its record."""
+        self._relays[relay.uid] = self._relay_record(relay)
+
+    def relay_removed(self, relay: Relay, now: float) -> None:
+        """End its record."""
+        self._relays.pop(relay.uid, None)
+
+    def relay_state(self, relay: Relay, old: RelayState, now: float) -> None:
+        """Bring its record up to date, and say so."""
+        self._relays[relay.uid] = self._relay_record(relay)
+        bad = relay.state in (RelayState.DOWN, RelayState.SUSPECT) and relay.health.was_ready
+        self.event(
+            warning=bad, reason=f"Relay{relay.state.value}", relay_set=relay.relay_set, relay=relay.name, call="",
+            message=f"relay {relay.name} is {relay.state.value} ({relay.reason}): {relay.message}",
+        )  # fmt: skip
+
+    def probe(self, relay: Relay, outcome: str, rtt: float) -> None:
+        """Count a probe."""
+        stats = self.stats
+        key = (relay.relay_set, relay.name, outcome)
+        stats.probes[key] = stats.probes.get(key, 0) + 1
+        if outcome == "ok":
+            stats.probe_seconds.setdefault(key[:2], Histogram(FAST_SECONDS)).observe(rtt)
+
+    # --- between packets --------------------------------------------------------------------------------------------
+
+    def tick(self, now: float, *, lag: float) -> None:
+        """Do a portion of what has gathered. ``lag`` is how late the loop is, in seconds."""
+        self.stats.loop_lag_seconds.observe(lag)
+        self.stats.loop_lag_max = max(self.stats.loop_lag_max, lag)
+        changed = self._changed
+        for call_id in list(changed)[:_RECORDS_AT_ONCE]:
+            self._refresh(changed.pop(call_id))
+        for relay in self._fleet.relays.values():
+            known = self._relays.get(relay.uid)
+            if known is not None and known.sessions != relay.sessions:
+                self._relays[relay.uid] = self._relay_record(relay)
+        self._collect_garbage()
+
+    def _refresh(self, call: Call) -> None:
+        if call.state == ENDED:
+            self._records.pop(call.id, None)
+            if self._store is not None:
+                self._store.remove(call.id)
+            return
+        if getattr(call, "callee", None) is None:
+            return  # still on its way to the callee: not yet a call to show
+        record = self._call_record(call)
+        self._records[call.id] = record
+        if self._store is not None:
+            self._store.put(record)
+
+    def _collect_garbage(self) -> None:
+        """Keep full collections from the calls that live: one over 10,000 calls takes longer than a packet may wait.
+
+        Calls free themselves by reference counts; what is frozen here is only looked at again once few are left.
+        """
+        calls = len(self._b2bua.calls)
+        if calls >= self._frozen_at + _FREEZE_EVERY:
+            self._frozen_at = calls
+            gc.freeze()
+        elif self._frozen_at and calls < _FREEZE_EVERY // 2:
+            self._frozen_at = 0
+            gc.unfreeze()
+
+    def _call_record(self, call: Call) -> CallRecord:
+        relay, anchor = call.relay, call.last_anchor
+        state = CallState.MOVING if call.move is not None else CallState.ACTIVE
+        good = call.anchored_reason in ("Settled", "AnswersDiverge")
+        return CallRecord(
+            id=call.id, relay_set=call.relay_set, relay=relay.name if relay is not None else "",
+            relay_uid=relay.uid if relay is not None else "",
+            state=state if call.state == ACTIVE else CallState.SETTING_UP,
+            caller=_uri(call.caller.dialog.remote), callee=_uri(call.callee.dialog.remote),
+            caller_peer=call.caller.peer.name, callee_peer=call.callee.peer.name, call_id=call.caller.dialog.call_id,
+            started=call.started + self._wall, answered=call.answered + self._wall if call.answered else None,
+            anchors=call.anchors, emergency=call.emergency,
+            last_anchor=None if anchor is None else AnchorRecord(
+                source=anchor.source, target=anchor.target, reason=anchor.reason, result=anchor.result,
+                at=anchor.at + self._wall, duration=anchor.duration, gap=anchor.gap,
+            ),
+            movable=Condition(status=call.state == ACTIVE, reason="InDialog" if call.state == ACTIVE else "NotEstablished"),
+            anchored=Condition(status=good, reason=call.anchored_reason, message=call.anchored_message),
+        )  # fmt: skip
+
+    def _relay_record(self, relay: Relay) -> RelayRecord:
+        description = relay.description
+        return RelayRecord(
+            uid=relay.uid, name=relay.name, relay_set=relay.relay_set, address=format_address(description.control),
+            state=relay.state.value, reason=relay.reason, message=relay.message, since=relay.since + self._wall,
+            sessions=relay.sessions, instance=relay.instance, node=description.node, zone=description.zone,
+        )  # fmt: skip
+
+    # --- what others read -------------------------------------------------------------------------------------------
+
+    def snapshot(self, *, calls: bool = True) -> SignalingSnapshot:
+        """Return what is known now. From any thread: the values are immutable, the copies are made in one step."""
+        return SignalingSnapshot(
+            replica=self.replica, at=time.time(), relays=tuple(self._relays.values()),
+            calls=tuple(self._records.values()) if calls else (), failovers=tuple(self._reports.values()),
+            events=tuple(self._events), counters=self.counters(),
+        )  # fmt: skip
+
+    def counters(self) -> dict[str, int]:
+        """Return the counters of the transaction layer, and how many calls there are."""
+        counters = self._layer.counters
+        figures = {name: getattr(counters, name) for name in counters.__slots__ if name != "parse_errors"}
+        figures["parse_errors"] = sum(counters.parse_errors.values())
+        figures["calls"] = len(self._b2bua.calls)
+        figures["setups"] = sum(self.stats.setups.values())
+        return figures
+
+    def parse_errors(self) -> dict[str, int]:
+        """Return unreadable datagrams by reason."""
+        return dict(self._layer.counters.parse_errors)
+
+
+_METHODS: Final = frozenset({
+    "INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "REGISTER", "UPDATE", "INFO", "MESSAGE", "NOTIFY", "REFER", "SUBSCRIBE",
+    "PUBLISH", "PRACK",
+})  # fmt: skip
+
+
+def _uri(value: str) -> str:
+    """Return the URI of a From or To value."""
+    start = value.find("<")
+    return value[start + 1 : value.find(">", start)] if start >= 0 else value.partition(";")[0]

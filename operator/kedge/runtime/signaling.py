@@ -1,0 +1,264 @@
+"""The signaling loop: sockets in, the I/O-free layers, sockets out, and one timer to wake it.
+
+Everything here runs on one thread, the loop's. Others reach it by ``call`` only, and read what it publishes: nothing
+in the way of a packet waits for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeVar
+
+from kedge.base.address import Address
+from kedge.base.ids import Ids
+from kedge.base.timers import TimerHeap
+from kedge.call.b2bua import B2bua
+from kedge.call.call import Call
+from kedge.call.routing import Routing
+from kedge.call.settings import CallSettings
+from kedge.ports.ports import CallWish
+from kedge.ports.sockets import Batch, RelaySocket, SipSocket, SocketFactory
+from kedge.relay.fleet import Fleet, FleetListener, Relay
+from kedge.relay.model import InventorySnapshot, RelayState
+from kedge.relay.ng_client import NgSettings
+from kedge.runtime.bookkeeper import Bookkeeper
+from kedge.sip.timers import TimerSettings
+from kedge.sip.transaction import TransactionLayer
+
+_T = TypeVar("_T")
+
+_TICK: Final = 0.1
+"""Seconds between two rounds of bookkeeping (records, garbage, loop lag)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalingSettings:
+    """What the signaling loop is told at start."""
+
+    listen: Address = ("127.0.0.1", 5060)
+    advertise: str = ""
+    """The address for Via and Contact where it is not the bound one."""
+    calls: CallSettings = field(default_factory=CallSettings)
+    timers: TimerSettings = field(default_factory=TimerSettings)
+    ng: NgSettings = field(default_factory=NgSettings)
+
+
+class Signaling(FleetListener):
+    """One signaling process: the B2BUA, its relays, and their sockets."""
+
+    def __init__(
+        self, settings: SignalingSettings, routing: Routing, sockets: SocketFactory, bookkeeper: Bookkeeper
+    ) -> None:
+        self._settings = settings
+        self._routing = routing
+        self._sockets = sockets
+        self.bookkeeper = bookkeeper
+        self._timers = TimerHeap()
+        self._relay_sockets: dict[str, RelaySocket] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake: asyncio.TimerHandle | None = None
+        self._wake_at = float("inf")
+        self._sip: SipSocket | None = None
+        self._tick_at = 0.0
+        self.b2bua: B2bua
+        self.fleet: Fleet
+        self.layer: TransactionLayer
+
+    # --- start and stop ---------------------------------------------------------------------------------------------
+
+    def start(self) -> Address:
+        """Bind the SIP socket on the running loop; return its address.
+
+        Raises:
+            OSError: the address cannot be bound.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._sip = self._sockets.open_sip(self._settings.listen, self._on_sip)
+        bound = self._sip.address
+        address = (self._settings.advertise or bound[0], bound[1])
+        ids, rng = Ids(), random.Random()
+        calls = replace(self._settings.calls, address=address)
+        self.b2bua = B2bua(calls, self._routing, self._timers, ids, rng, self.bookkeeper)
+        self.layer = TransactionLayer(self._timers, self._settings.timers, ids, self.b2bua)
+        self.fleet = Fleet(self._timers, ids, self, rng, self._settings.ng)
+        self.b2bua.sip, self.b2bua.fleet = self.layer, self.fleet
+        self.bookkeeper.attach(self.b2bua, self.layer, self.fleet)
+        self._tick_at = self._loop.time() + _TICK
+        self._loop.call_at(self._tick_at, self._tick)
+        return bound
+
+    def stop(self) -> None:
+        """Close all sockets. Calls are left to themselves: media goes on, and so it does on a crash."""
+        if self._wake is not None:
+            self._wake.cancel()
+        for socket in self._relay_sockets.values():
+            socket.close()
+        self._relay_sockets.clear()
+        if self._sip is not None:
+            self._sip.close()
+        self._loop = None
+
+    def call(self, function: Callable[[float], _T]) -> asyncio.Future[_T]:
+        """Run ``function(now)`` on the signaling loop, from a coroutine of another one; await its result there."""
+        result: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+        waiting = asyncio.get_running_loop()
+
+        def run() -> None:
+            now = time.monotonic()
+            try:
+                value = function(now)
+            except Exception as error:  # noqa: BLE001  it is raised where it was asked for
+                waiting.call_soon_threadsafe(_fail, result, error)
+            else:
+                waiting.call_soon_threadsafe(_settle, result, value)
+            self._flush(now)
+
+        if self._loop is None:
+            raise RuntimeError("the signaling loop is not running")
+        self._loop.call_soon_threadsafe(run)
+        return result
+
+    def post(self, function: Callable[[float], object]) -> None:
+        """Run ``function(now)`` on the signaling loop some time soon, from any thread."""
+
+        def run() -> None:
+            now = time.monotonic()
+            function(now)
+            self._flush(now)
+
+        loop = self._loop
+        if loop is not None:
+            loop.call_soon_threadsafe(run)
+
+    # --- packets and time -------------------------------------------------------------------------------------------
+
+    def _on_sip(self, batch: Batch) -> None:
+        now = time.monotonic()
+        receive = self.layer.on_datagram
+        for data, source in batch:
+            receive(data, source, now)
+        self._flush(now)
+
+    def _flush(self, now: float) -> None:
+        """Run what is due, send what is to be sent, and see to it that the loop wakes in time."""
+        timers = self._timers
+        timers.run_due(now)
+        out = self.layer.out
+        if out and self._sip is not None:
+            self._sip.send_all(out)
+            out.clear()
+        for relay in self.fleet.relays.values():
+            if relay.client.out:
+                self._send_to(relay)
+        deadline = timers.next_deadline()
+        if deadline is not None and deadline < self._wake_at and self._loop is not None:
+            if self._wake is not None:
+                self._wake.cancel()
+            self._wake_at = deadline
+            self._wake = self._loop.call_at(deadline, self._on_wake)
+
+    def _send_to(self, relay: Relay) -> None:
+        socket = self._relay_sockets.get(relay.uid)
+        if socket is not None:
+            socket.send_all(relay.client.out)
+        relay.client.out.clear()
+
+    def _on_wake(self) -> None:
+        self._wake_at = float("inf")
+        self._wake = None
+        self._flush(time.monotonic())
+
+    def _tick(self) -> None:
+        loop = self._loop
+        if loop is None:
+            return
+        now = time.monotonic()
+        self.bookkeeper.tick(now, lag=max(0.0, now - self._tick_at))
+        self._tick_at = now + _TICK
+        loop.call_at(self._tick_at, self._tick)
+
+    # --- the fleet --------------------------------------------------------------------------------------------------
+
+    def apply(self, snapshot: InventorySnapshot) -> None:
+        """Take a new inventory, from any thread."""
+        self.post(lambda now: self.fleet.apply(snapshot, now))
+
+    def on_relay_added(self, relay: Relay, now: float) -> None:
+        """Open its control socket."""
+
+        def receive(batch: list[bytes]) -> None:
+            now = time.monotonic()
+            for data in batch:
+                self.fleet.on_datagram(relay, data, now)
+            self._flush(now)
+
+        def refused() -> None:
+            now = time.monotonic()
+            self.fleet.on_refused(relay, now)
+            self._flush(now)
+
+        self._relay_sockets[relay.uid] = self._sockets.open_relay(relay.description.control, receive, refused)
+        self.bookkeeper.relay_added(relay, now)
+
+    def on_relay_removed(self, relay: Relay, now: float) -> None:
+        """Close its control socket."""
+        socket = self._relay_sockets.pop(relay.uid, None)
+        if socket is not None:
+            socket.close()
+        self.bookkeeper.relay_removed(relay, now)
+
+    def on_relay_lost(self, relay: Relay, reason: str, now: float) -> None:
+        """Move its calls."""
+        self.b2bua.failover.relay_lost(relay, "RelayDown", now)
+
+    def on_relay_restarted(self, relay: Relay, now: float) -> None:
+        """Move its calls, to it or elsewhere: their sessions are gone."""
+        self.b2bua.failover.relay_lost(relay, "RelayRestarted", now)
+
+    def on_relay_drain(self, relay: Relay, now: float) -> None:
+        """Move its calls while it lives."""
+        self.b2bua.failover.relay_drains(relay, now)
+
+    def on_relay_state(self, relay: Relay, old: RelayState, now: float) -> None:
+        """Note it; calls that wait for a relay may have one now."""
+        self.bookkeeper.relay_state(relay, old, now)
+        if relay.state is RelayState.READY:
+            self.b2bua.failover.relays_changed(now)
+
+    def on_probe(self, relay: Relay, outcome: str, rtt: float, now: float) -> None:
+        """Count it."""
+        self.bookkeeper.probe(relay, outcome, rtt)
+
+    # --- wishes -----------------------------------------------------------------------------------------------------
+
+    def wish(self, wish: CallWish, now: float) -> str:
+        """Act on a wish about a call, on the loop. Return an empty string, or why it cannot be fulfilled."""
+        call = self.b2bua.calls.get(wish.call)
+        if call is None:
+            return f"there is no call {wish.call}"
+        if wish.terminate:
+            self.b2bua.hang_up(call, now, reason="Ended by an operator", cause=200)
+            return ""
+        return self._move(call, wish.relay, now) if wish.relay else ""
+
+    def _move(self, call: Call, name: str, now: float) -> str:
+        relay = self.fleet.find(call.relay_set, name)
+        if relay is None:
+            return f"there is no relay {name} in RelaySet {call.relay_set}"
+        if relay.state is not RelayState.READY:
+            return f"relay {name} is {relay.state.value}: {relay.message}"
+        return self.b2bua.move_to(call, relay, now)
+
+
+def _settle(future: asyncio.Future[_T], value: _T) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _fail(future: asyncio.Future[_T], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)

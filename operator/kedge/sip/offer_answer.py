@@ -1,0 +1,195 @@
+"""Offer/answer (RFC 3264) as re-anchoring needs it: what is in force, what changed, what may be sent.
+
+A leg's **in-force pair** is L, the description we sent, and R, the one we received, whoever offered. To put a call on
+another relay, its in-force descriptions are replayed there. They are pruned to L∩R first: an answer that is offered
+again as it came brings back codecs that were never agreed.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+from kedge.base.errors import KedgeError
+from kedge.sip.sdp import Media, SessionDescription, parse_sdp, split_origin
+
+MediaSignature: TypeAlias = tuple[bool, str, str, tuple[tuple[str, str, str], ...], str, tuple[str, ...]]
+
+_SETUP: Final = {"actpass", "active", "passive", "holdconn"}
+
+
+class UnfitDescriptionError(KedgeError):
+    """What a relay gave back may not be sent to the phone: the detail says which rule it breaks."""
+
+
+def prune(remote: bytes, local: bytes) -> bytes:
+    """Return R with only those formats that L has too, m-line by m-line; crypto suites likewise.
+
+    Formats are compared by payload type and encoding. An m-line without a common format is left as it is: it is for
+    the relay's output check to find fault, not for this function to switch media off.
+    """
+    theirs, ours = parse_sdp(remote), parse_sdp(local)
+    changed = False
+    for media, mate in zip(theirs.media, ours.media, strict=False):
+        changed |= _prune_media(media, mate)
+    return theirs.to_bytes() if changed else remote
+
+
+def _prune_media(media: Media, mate: Media) -> bool:
+    if not media.enabled or not mate.enabled:
+        return False
+    agreed = _encodings(mate)
+    keep = {one for one in media.formats if (one, media.encoding(one)) in agreed}
+    pruned = bool(keep) and len(keep) != len(media.formats)
+    if pruned:
+        media.keep_formats(keep)
+    return _prune_crypto(media, mate) or pruned
+
+
+def _prune_crypto(media: Media, mate: Media) -> bool:
+    """Keep the crypto line whose tag and suite both sides name (RFC 4568 section 5.1.2)."""
+    ours = {_crypto_suite(value) for value in mate.attributes("crypto")}
+    theirs = media.attributes("crypto")
+    keep = [value for value in theirs if _crypto_suite(value) in ours]
+    if not keep or len(keep) == len(theirs):
+        return False
+    dropped = {f"a=crypto:{value}" for value in theirs if value not in keep}
+    media.lines = [line for line in media.lines if line not in dropped]
+    return True
+
+
+def _crypto_suite(value: str) -> str:
+    parts = value.split()
+    return parts[1] if len(parts) > 1 else ""
+
+
+def signature(body: bytes) -> tuple[MediaSignature, ...]:
+    """Return N: what a description means, without address, port, ICE or ptime.
+
+    Per m-line: on or off, kind, protocol, (payload type, encoding, fmtp) of each format, direction, crypto suites.
+    """
+    description = parse_sdp(body)
+    return tuple(_media_signature(media, description) for media in description.media)
+
+
+def _media_signature(media: Media, description: SessionDescription) -> MediaSignature:
+    if not media.enabled:
+        return (False, media.kind, "", (), "", ())
+    formats = tuple((one, media.encoding(one), media.parameters(one)) for one in media.formats)
+    direction = media.direction(description.direction)
+    if "0.0.0.0" in (media.connection, description.connection):
+        direction += " hold"  # RFC 2543 hold: the address itself carries a meaning
+    suites = tuple(_crypto_suite(value) for value in media.attributes("crypto"))
+    return (True, media.kind, media.protocol, formats, direction, suites)
+
+
+def same_meaning(one: bytes, other: bytes) -> bool:
+    """Whether two descriptions agree in N; equal but for ``o=`` is seen without parsing."""
+    return same_but_origin(one, other) or signature(one) == signature(other)
+
+
+def same_but_origin(one: bytes, other: bytes) -> bool:
+    """Whether two descriptions are the same, byte for byte, but for their o= lines."""
+    return one == other or split_origin(one) == split_origin(other)
+
+
+def same_addresses(one: bytes, other: bytes) -> bool:
+    """Whether media is wanted at the same addresses and ports."""
+    if same_but_origin(one, other):
+        return True
+    first, second = parse_sdp(one), parse_sdp(other)
+    return [first.address_of(media) for media in first.media] == [second.address_of(media) for media in second.media]
+
+
+def check_relay_output(output: bytes, local: bytes, remote: bytes) -> None:
+    """Check what a relay gave for a leg against the leg's in-force pair, before it is sent.
+
+    The same m-lines in the same order; what is off stays off; formats a subset of L∩R with payload types kept; a legal
+    ``a=setup``; crypto suites no others than those in force.
+
+    Raises:
+        UnfitDescriptionError: names the m-line and the rule.
+    """
+    if _differs_only_in_addresses(output, local):
+        return
+    new, ours, theirs = parse_sdp(output), parse_sdp(local), parse_sdp(remote)
+    if len(new.media) != len(ours.media):
+        raise UnfitDescriptionError(f"{len(new.media)} m-lines instead of {len(ours.media)}")
+    for index, media in enumerate(new.media):
+        mate = theirs.media[index] if index < len(theirs.media) else ours.media[index]
+        _check_media(index + 1, media, ours.media[index], mate)
+
+
+def _differs_only_in_addresses(output: bytes, local: bytes) -> bool:
+    """The fast path: line by line the same, but for o=, c=, a=rtcp and the port of an m-line that is on."""
+    if output.count(b"\n") != local.count(b"\n"):
+        return False
+    for new, old in zip(output.split(b"\n"), local.split(b"\n"), strict=True):
+        if new == old:
+            continue
+        start = new[:2]
+        if start != old[:2]:
+            return False
+        if start == b"m=":
+            if not _same_media_line(new, old):
+                return False
+        elif not (start in (b"o=", b"c=") or (new.startswith(b"a=rtcp:") and old.startswith(b"a=rtcp:"))):
+            return False
+    return True
+
+
+def _same_media_line(new: bytes, old: bytes) -> bool:
+    first, second = new.split(b" ", 2), old.split(b" ", 2)
+    on = first[1] != b"0" and second[1] != b"0"
+    return first[0] == second[0] and first[2:] == second[2:] and (on or first[1] == second[1])
+
+
+def _check_media(number: int, new: Media, ours: Media, theirs: Media) -> None:
+    if new.kind != ours.kind:
+        raise UnfitDescriptionError(f"m-line {number} is {new.kind} instead of {ours.kind}")
+    if not ours.enabled:
+        if new.enabled:
+            raise UnfitDescriptionError(f"m-line {number} is off and must stay so")
+        return
+    if not new.enabled:
+        raise UnfitDescriptionError(f"m-line {number} is in use and came back with port 0")
+    if new.protocol != ours.protocol:
+        raise UnfitDescriptionError(f"m-line {number} is {new.protocol} instead of {ours.protocol}")
+    agreed = _encodings(ours) & _encodings(theirs)
+    for one in new.formats:
+        if agreed and (one, new.encoding(one)) not in agreed:
+            raise UnfitDescriptionError(f"m-line {number} has format {one}, which is not agreed")
+    suites = {_crypto_suite(value) for value in ours.attributes("crypto")}
+    for value in new.attributes("crypto"):
+        if _crypto_suite(value) not in suites:
+            raise UnfitDescriptionError(f"m-line {number} has crypto suite {_crypto_suite(value)}, not in force")
+    for value in new.attributes("setup"):
+        if value.strip() not in _SETUP:
+            raise UnfitDescriptionError(f"m-line {number} has a=setup:{value}")
+
+
+def _encodings(media: Media) -> set[tuple[str, str]]:
+    return {(one, media.encoding(one)) for one in media.formats}
+
+
+def with_addresses_of(local: bytes, output: bytes) -> bytes:
+    """Return L exactly as it was, but with addresses and ports of a relay's output.
+
+    For a phone that refused the pruned offer (488): it gets the very description that it had agreed to once.
+    """
+    old, new = parse_sdp(local), parse_sdp(output)
+    for media, mate in zip(old.media, new.media, strict=False):
+        if media.enabled:
+            media.port = mate.port
+        address = mate.connection or new.connection
+        media.lines = [_moved(line, address, mate) for line in media.lines]
+    old.session = [_moved(line, new.connection or new.media[0].connection, None) for line in old.session]
+    return old.to_bytes()
+
+
+def _moved(line: str, address: str, mate: Media | None) -> str:
+    if line.startswith("c=") and not line.endswith(" 0.0.0.0"):
+        return f"c=IN {'IP6' if ':' in address else 'IP4'} {address}"
+    if line.startswith("a=rtcp:") and mate is not None:
+        values = mate.attributes("rtcp")
+        return f"a=rtcp:{values[0]}" if values else line
+    return line
