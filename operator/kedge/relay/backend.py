@@ -67,7 +67,10 @@ class RelayClient:
         raise NotImplementedError
 
     def on_refused(self, now: float) -> None:
-        """Take an ICMP port or host unreachable that the control socket reported."""
+        """Take an ICMP port unreachable that the control socket reported (ECONNREFUSED, by ``recv`` or ``send``).
+
+        Host or network unreachable are not told here: our own kernel may have made them up, and they are silence.
+        """
         raise NotImplementedError
 
     def close(self, now: float) -> None:

@@ -223,7 +223,11 @@ class Fleet:
         relay.health.seen(relay.client.heard)
 
     def on_refused(self, relay: Relay, now: float) -> None:
-        """Take an ICMP error from its control socket."""
+        """Take an ICMP port unreachable (ECONNREFUSED) from its control socket: process gone, host and network alive.
+
+        Not for host or network unreachable, which may be made by our own kernel: those are silence. When ``send`` tells
+        of it, it speaks of an earlier datagram and has not sent this one: send again.
+        """
         probes = self._probes.get(relay.uid)
         if probes is not None:
             probes.prober.refused(now)
