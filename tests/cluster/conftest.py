@@ -1,5 +1,5 @@
 """What the cluster tests share."""
 
-from tests.lab.fixtures import apiserver, lab
+from tests.lab.fixtures import apiserver, lab, own_lab
 
-__all__ = ["apiserver", "lab"]
+__all__ = ["apiserver", "lab", "own_lab"]

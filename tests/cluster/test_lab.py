@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from tests.lab import (
     StartError,
     binaries,
     cleanup,
+    machine,
 )
 from tests.lab.daemons import wait_until
 
@@ -79,31 +81,31 @@ def is_answered(ng: socket.socket, address: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def relays(lab: Cluster) -> Iterator[dict[str, str]]:
+def relays(own_lab: Lab) -> Iterator[dict[str, str]]:
     """A relay pod on each node: node -> the pod's address."""
-    lab.apply(*(relay_pod(node, lab.relay_image) for node in lab.node_addresses))
-    lab.kubectl("wait", "--for=condition=Ready", "--timeout=60s", "pod", "--selector=app=lab-relay")
-    pods = lab.get("pods", "--selector=app=lab-relay")["items"]
+    own_lab.apply(*(relay_pod(node, own_lab.relay_image) for node in own_lab.node_addresses))
+    own_lab.kubectl("wait", "--for=condition=Ready", "--timeout=60s", "pod", "--selector=app=lab-relay")
+    pods = own_lab.get("pods", "--selector=app=lab-relay")["items"]
     yield {pod["spec"]["nodeName"]: pod["status"]["podIP"] for pod in pods}
-    lab.kubectl("delete", "pod", "--selector=app=lab-relay", "--wait")
+    own_lab.kubectl("delete", "pod", "--selector=app=lab-relay", "--wait")
 
 
-def test_two_nodes_are_ready_in_two_zones(lab: Cluster) -> None:
-    nodes = lab.get("nodes")["items"]
+def test_two_nodes_are_ready_in_two_zones(own_lab: Lab) -> None:
+    nodes = own_lab.get("nodes")["items"]
 
     conditions = [c["status"] for node in nodes for c in node["status"]["conditions"] if c["type"] == "Ready"]
     assert conditions == ["True", "True"]
     assert len({node["metadata"]["labels"]["topology.kubernetes.io/zone"] for node in nodes}) == 2
 
 
-def test_a_relay_on_each_node_answers(lab: Cluster, relays: dict[str, str]) -> None:
-    assert sorted(relays) == sorted(lab.node_addresses)
-    assert all(answers(lab, address, tries=25) for address in relays.values())
+def test_a_relay_on_each_node_answers(own_lab: Lab, relays: dict[str, str]) -> None:
+    assert sorted(relays) == sorted(own_lab.node_addresses)
+    assert all(answers(own_lab, address, tries=25) for address in relays.values())
 
 
-def test_a_relay_has_no_rights(lab: Cluster, relays: dict[str, str]) -> None:
+def test_a_relay_has_no_rights(own_lab: Lab, relays: dict[str, str]) -> None:
     node = min(relays)
-    pid = lab.container_pid(node, f"relay-{node}", "rtpengine")
+    pid = own_lab.container_pid(node, f"relay-{node}", "rtpengine")
 
     status = dict(
         line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
@@ -116,44 +118,44 @@ def test_a_relay_has_no_rights(lab: Cluster, relays: dict[str, str]) -> None:
     assert [mount[5].split(",")[0] for mount in mounts if mount[4] == "/"] == ["ro"]
 
 
-def test_a_cut_node_takes_its_relay_along_until_it_is_joined_again(lab: Cluster, relays: dict[str, str]) -> None:
+def test_a_cut_node_takes_its_relay_along_until_it_is_joined_again(own_lab: Lab, relays: dict[str, str]) -> None:
     cut, other = sorted(relays)[:2]
-    lab.cut_node(cut)
+    own_lab.cut_node(cut)
     try:
-        assert not answers(lab, relays[cut], tries=3)
-        assert answers(lab, relays[other], tries=25)
+        assert not answers(own_lab, relays[cut], tries=3)
+        assert answers(own_lab, relays[other], tries=25)
     finally:
-        lab.join_node(cut)
+        own_lab.join_node(cut)
 
-    assert answers(lab, relays[cut], tries=50)
+    assert answers(own_lab, relays[cut], tries=50)
 
 
-def test_a_killed_relay_is_started_again_as_another_process(lab: Cluster, relays: dict[str, str]) -> None:
+def test_a_killed_relay_is_started_again_as_another_process(own_lab: Lab, relays: dict[str, str]) -> None:
     node = min(relays)
-    before = lab.container_pid(node, f"relay-{node}", "rtpengine")
+    before = own_lab.container_pid(node, f"relay-{node}", "rtpengine")
 
-    lab.kill_container(node, f"relay-{node}", "rtpengine", signal.SIGKILL)
+    own_lab.kill_container(node, f"relay-{node}", "rtpengine", signal.SIGKILL)
 
-    lab.kubectl("wait", f"pod/relay-{node}", "--for=jsonpath={.status.containerStatuses[0].restartCount}=1")
-    lab.kubectl("wait", f"pod/relay-{node}", "--for=condition=Ready")
-    assert answers(lab, relays[node], tries=50)
-    assert lab.container_pid(node, f"relay-{node}", "rtpengine") != before
+    own_lab.kubectl("wait", f"pod/relay-{node}", "--for=jsonpath={.status.containerStatuses[0].restartCount}=1")
+    own_lab.kubectl("wait", f"pod/relay-{node}", "--for=condition=Ready")
+    assert answers(own_lab, relays[node], tries=50)
+    assert own_lab.container_pid(node, f"relay-{node}", "rtpengine") != before
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_relays_outlive_the_api_server(lab: Cluster, relays: dict[str, str], frozen: bool) -> None:
-    lab.cut_apiserver(frozen=frozen)
+def test_relays_outlive_the_api_server(own_lab: Lab, relays: dict[str, str], frozen: bool) -> None:
+    own_lab.cut_apiserver(frozen=frozen)
     try:
         with pytest.raises(KubectlError):
-            lab.kubectl("get", "nodes", timeout=2)
-        assert all(answers(lab, address, tries=25) for address in relays.values())
+            own_lab.kubectl("get", "nodes", timeout=2)
+        assert all(answers(own_lab, address, tries=25) for address in relays.values())
     finally:
-        lab.restore_apiserver()
+        own_lab.restore_apiserver()
 
-    assert len(lab.get("pods", "--selector=app=lab-relay")["items"]) == len(relays)
+    assert len(own_lab.get("pods", "--selector=app=lab-relay")["items"]) == len(relays)
 
 
-def test_a_second_lab_comes_and_goes_beside_the_first(lab: Cluster) -> None:
+def test_a_second_lab_comes_and_goes_beside_the_first(own_lab: Lab) -> None:
     second = Lab.start(nodes=1)
     try:
         second.apply(relay_pod("node-a", second.relay_image))
@@ -165,26 +167,28 @@ def test_a_second_lab_comes_and_goes_beside_the_first(lab: Cluster) -> None:
 
     assert guest.wait(timeout=10) == -signal.SIGKILL
     assert traces(second.run) == set()
-    assert len(lab.get("nodes")["items"]) == 2
+    assert len(own_lab.get("nodes")["items"]) == 2
 
 
 def test_a_start_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
     broken = tmp_path / "kubelet"
-    broken.write_text("#!/bin/sh\necho no kubelet today\nexit 1\n")
+    broken.write_text("#!/bin/sh\necho no kubelet today: $*\nexit 1\n")
     broken.chmod(0o755)
     programs = {**binaries.provide(binaries.NODE_PROGRAMS), "kubelet": broken}
-    before = cleanup.runs()
 
     with pytest.raises(StartError, match="no kubelet today"):
         Lab.start(nodes=1, programs=programs, logs=tmp_path / "logs")
 
-    assert cleanup.runs() == before
-    assert "no kubelet today" in (tmp_path / "logs" / "kubelet-a.log").read_text()
+    log = (tmp_path / "logs" / "kubelet-a.log").read_text()
+    (run,) = set(re.findall(r"kedgelab-(\w+)", log))
+    assert traces(run) == set()
 
 
 def test_what_a_killed_run_left_is_swept() -> None:
     script = "import os; from tests.lab import Lab; print(Lab.start(nodes=0).run, flush=True); os.kill(os.getpid(), 9)"
-    killed = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=120)
+    killed = subprocess.run(
+        [sys.executable, "-c", script], check=False, cwd=machine.ROOT, capture_output=True, text=True, timeout=120
+    )
     run = killed.stdout.strip()
     assert killed.returncode == -signal.SIGKILL
     assert run in cleanup.orphans()
@@ -195,18 +199,18 @@ def test_what_a_killed_run_left_is_swept() -> None:
     assert traces(run) == set()
 
 
-def test_programs_and_threads_find_their_way_into_the_lab(lab: Cluster) -> None:
-    host, port = lab.apiserver_url.removeprefix("https://").split(":")
+def test_programs_and_threads_find_their_way_into_the_lab(own_lab: Lab) -> None:
+    host, port = own_lab.apiserver_url.removeprefix("https://").split(":")
     connect = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 10).close()"
     network = Path("/proc/thread-self/ns/net")
     home = network.readlink()
 
-    with lab.inside():
+    with own_lab.inside():
         assert network.readlink() != home
         socket.create_connection((host, int(port)), timeout=10).close()
 
     assert network.readlink() == home
-    assert lab.run_in_lab_netns([sys.executable, "-c", connect, host, port]).wait(timeout=30) == 0
+    assert own_lab.run_in_lab_netns([sys.executable, "-c", connect, host, port]).wait(timeout=30) == 0
 
 
 def test_the_lone_api_server_takes_resources(apiserver: ApiServer) -> None:

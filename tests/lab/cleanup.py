@@ -7,6 +7,7 @@ named ``kedgelab-RUN``, or lies in its directory; mounts live in the mount names
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -19,6 +20,8 @@ from tests.lab import cgroups, machine, netns
 from tests.lab.errors import LabError, LeftoverError
 
 PREFIX = "kedgelab-"
+
+log = logging.getLogger(__name__)
 
 _DAEMONS = frozenset(
     {
@@ -77,9 +80,12 @@ def disowned() -> set[str]:
 
 
 def sweep() -> None:
-    """Take away what killed runs left."""
+    """Take away what killed runs left; what will not go, or is swept by another process as well, stops nobody."""
     for run in orphans():
-        remove(run)
+        try:
+            remove(run)
+        except LeftoverError as error:
+            log.warning("%s", error)
 
 
 def remove(run: str) -> None:

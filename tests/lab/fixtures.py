@@ -1,7 +1,7 @@
 """pytest fixtures: a cluster and a lone API server, each started once for the whole session.
 
-A conftest imports what its tests use: ``from tests.lab.fixtures import apiserver, lab``. Logs of a session with
-failures are kept in ``build/lab-logs``.
+A conftest imports what its tests use: ``from tests.lab.fixtures import apiserver, lab, own_lab``. Logs of a session
+with failures are kept in ``build/lab-logs``.
 """
 
 from __future__ import annotations
@@ -19,12 +19,8 @@ LOGS = machine.ROOT / "build" / "lab-logs"
 
 
 @pytest.fixture(scope="session")
-def lab(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """A cluster with two nodes: the one of ``KUBECONFIG``, else the lab's own."""
-    external = ExternalCluster.from_environment()
-    if external is not None:
-        yield external
-        return
+def own_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """The lab's own cluster with two nodes, for tests that cut, kill and freeze."""
     own = Lab.start(nodes=2, logs=LOGS / "start")
     try:
         yield own
@@ -32,6 +28,16 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Cluster]:
             own.save_logs(LOGS / own.run)
     finally:
         own.stop()
+
+
+@pytest.fixture(scope="session")
+def lab(request: pytest.FixtureRequest) -> Cluster:
+    """A cluster with nodes: the one of ``KUBECONFIG``, else the lab's own."""
+    external = ExternalCluster.from_environment()
+    if external is not None:
+        return external
+    own: Lab = request.getfixturevalue("own_lab")
+    return own
 
 
 @pytest.fixture(scope="session")
