@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import socket
@@ -26,6 +27,7 @@ from tests.lab import (
     machine,
 )
 from tests.lab.daemons import wait_until
+from tests.lab.netns import Namespace
 
 NG_PORT = 2223
 PING, PONG = b"lab1 d7:command4:pinge", b"lab1 d6:result4:ponge"
@@ -168,6 +170,22 @@ def test_a_second_lab_comes_and_goes_beside_the_first(own_lab: Lab) -> None:
     assert guest.wait(timeout=10) == -signal.SIGKILL
     assert traces(second.run) == set()
     assert len(own_lab.get("nodes")["items"]) == 2
+
+
+def test_nodes_reach_the_api_server_through_its_service() -> None:
+    second = Lab.start(nodes=1, services=True)
+    try:
+        node = Namespace(second.node_netns["node-a"])
+
+        def is_reached() -> bool:
+            with node.inside(), contextlib.suppress(OSError):
+                socket.create_connection(("10.96.0.1", 443), timeout=1).close()
+                return True
+            return False
+
+        wait_until(is_reached, "10.96.0.1 leads to the API server", timeout=30)
+    finally:
+        second.stop()
 
 
 def test_a_start_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
