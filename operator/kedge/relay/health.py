@@ -4,7 +4,8 @@ The theory: one witness may err, so one sign only makes a relay Suspect (it gets
 (Down) only when a witness insists, or two kinds of witness agree.
 
     evidence                                 verdict
-    no contact yet                           Suspect NotProbedYet
+    no contact yet                           Suspect NotProbedYet; a daemon that starts may take its time, so Down
+                                             (as below) comes after ten times ``threshold`` losses and refusals
     one probe lost                           Suspect ProbeLost
     ``threshold`` probes lost in a row       Down ProbesLost; while most relays of the set are silent: Suspect
                                              MostRelaysLost, for the fault may be the observer's own network;
@@ -32,6 +33,8 @@ from typing import Final
 
 from kedge.relay.model import HealthPolicy, RelayState
 
+_PATIENCE: Final = 10
+"""How many times ``threshold`` a relay that never was Ready may fail before it is Down: it may be starting."""
 _UPTIME_SLACK: Final = 1.5
 """Seconds: uptime comes in whole seconds, and the reply takes its time."""
 
@@ -55,6 +58,7 @@ class Health:
         "_guard",
         "backend_ready",
         "deleted",
+        "failures",
         "good",
         "held",
         "identity_needed",
@@ -89,6 +93,8 @@ class Health:
         """The last sign of life; negative: none yet."""
         self.lost = 0
         """Probes lost in a row."""
+        self.failures = 0
+        """Losses and refusals since the last good probe."""
         self.silent_since: float | None = None
         """When the first of the probes was sent that are lost in a row."""
         self.good = 0
@@ -132,7 +138,7 @@ class Health:
     def probe_answered(self, now: float) -> None:
         """Take a good probe."""
         self.seen(now)
-        self.lost = 0
+        self.lost = self.failures = 0
         self.silent_since = None
         self.held = False
         self.refused = self._confirming = self._confirmed = False
@@ -144,6 +150,7 @@ class Health:
         if self.last_seen >= sent_at:
             return
         self.lost += 1
+        self.failures += 1
         self.good = 0
         self.identity_needed = True
         if self.silent_since is None:
@@ -154,6 +161,7 @@ class Health:
         """Take an ICMP refusal."""
         self._confirmed = self._confirmed or self._confirming
         self.refused = True
+        self.failures += 1
         self.good = 0
         self.identity_needed = True
         self.judge()
@@ -217,7 +225,9 @@ class Health:
             return
         losses = f"{self.lost} probe{'s' if self.lost > 1 else ''} lost in a row"
         seen = "its port refuses" if self.refused else losses
-        if self._confirmed:
+        if not self.was_ready and self.failures < self.policy.threshold * _PATIENCE:
+            self.message = f"it has not answered yet: {seen}"
+        elif self._confirmed:
             self._say(RelayState.DOWN, "Refused", "nothing listens on its control port, twice")
         elif self.lost and self.refused:
             self._say(RelayState.DOWN, "Refused", f"its port refuses, and {losses}")
@@ -226,8 +236,7 @@ class Health:
         elif not self.backend_ready:
             self._say(RelayState.DOWN, "BackendNotReady", f"its pod or node is not ready, and {seen}")
         elif self.lost < self.policy.threshold:
-            if self.was_ready:
-                self._say(RelayState.SUSPECT, "Refused" if self.refused else "ProbeLost", seen)
+            self._say(RelayState.SUSPECT, "Refused" if self.refused else "ProbeLost", seen)
         elif self._guard is not None and self._guard.network_suspect(self):
             message = f"{losses}, as by most relays of its set: the network here may be at fault"
             self.held = True

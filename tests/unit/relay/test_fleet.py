@@ -429,14 +429,27 @@ def test_relays_that_fell_silent_one_after_the_other_are_judged_one_by_one() -> 
     assert world.states() == ["Down", "Down", "Ready"]
 
 
-def test_a_relay_that_never_answered_is_down_in_the_end_but_nothing_is_lost() -> None:
+@pytest.mark.parametrize(("mode", "told"), [("frozen", "lost in a row"), ("killed", "refuses")])
+def test_a_relay_that_never_answered_is_down_in_the_end_but_nothing_is_lost(mode: str, told: str) -> None:
     world = World(1)
-    world.daemon(1).mode = "frozen"
-    world.run(1.0)
+    world.daemon(1).mode = mode
+    world.run(1.0)  # it may be starting
+    assert (world.states(), world.relay(1).reason) == (["Suspect"], "NotProbedYet")
+    assert told in world.relay(1).message
+    world.run(4.0)
     assert world.events() == ["added", "Suspect->Down"]
     world.daemon(1).mode = "up"
     world.run(0.11)  # a new relay need not prove itself three times
     assert world.states() == ["Ready"]
+
+
+def test_a_daemon_that_starts_late_is_ready_without_having_been_down() -> None:
+    world = World(1)
+    world.daemon(1).mode = "killed"
+    world.run(0.7)
+    world.daemon(1).mode = "up"
+    world.run(0.15)
+    assert world.events() == ["added", "Suspect->Ready"]
 
 
 def test_a_slow_relay_is_not_silent() -> None:
