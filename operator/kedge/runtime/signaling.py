@@ -7,6 +7,7 @@ in the way of a packet waits for them.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from kedge.sip.transaction import TransactionLayer
 
 _T = TypeVar("_T")
 
+_LOG: Final = logging.getLogger(__name__)
 _TICK: Final = 0.1
 """Seconds between two rounds of bookkeeping (records, garbage, loop lag)."""
 
@@ -127,7 +129,10 @@ class Signaling(FleetListener):
 
         def run() -> None:
             now = time.monotonic()
-            function(now)
+            try:
+                function(now)
+            except Exception:  # noqa: BLE001  as for SIP
+                self._fault("news from another thread")
             self._flush(now)
 
         loop = self._loop
@@ -140,13 +145,24 @@ class Signaling(FleetListener):
         now = time.monotonic()
         receive = self.layer.on_datagram
         for data, source in batch:
-            receive(data, source, now)
+            try:
+                receive(data, source, now)
+            except Exception:  # noqa: BLE001  one packet must never end the loop that all calls depend on
+                self._fault("a datagram")
         self._flush(now)
+
+    def _fault(self, what: str) -> None:
+        """Note an error of our own. It costs one call at most; the metric should be watched."""
+        self.bookkeeper.stats.internal_errors += 1
+        _LOG.exception("internal error while handling %s", what)
 
     def _flush(self, now: float) -> None:
         """Run what is due, send what is to be sent, and see to it that the loop wakes in time."""
         timers = self._timers
-        timers.run_due(now)
+        try:
+            timers.run_due(now)
+        except Exception:  # noqa: BLE001  as above; the other deadlines fire in the next turn
+            self._fault("a timer")
         out = self.layer.out
         if out and self._sip is not None:
             self._sip.send_all(out)
@@ -193,7 +209,10 @@ class Signaling(FleetListener):
         def receive(batch: list[bytes]) -> None:
             now = time.monotonic()
             for data in batch:
-                self.fleet.on_datagram(relay, data, now)
+                try:
+                    self.fleet.on_datagram(relay, data, now)
+                except Exception:  # noqa: BLE001  as for SIP
+                    self._fault("a relay's reply")
             self._flush(now)
 
         def refused() -> None:

@@ -49,6 +49,8 @@ class Stats:
         """Probes by (relay set, relay, outcome)."""
         self.probe_seconds: dict[tuple[str, str], Histogram] = {}
         self.calls_ended = 0
+        self.internal_errors = 0
+        """Errors of Kedge itself, caught where one packet or timer ends. Anything but 0 is a bug."""
         self.loop_lag_seconds = Histogram(FAST_SECONDS)
         self.loop_lag_max = 0.0
         """Seconds; the longest since the last reading took it back to 0."""
