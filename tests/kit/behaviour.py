@@ -56,6 +56,8 @@ class Behaviour:
     """A re-INVITE finds the phone hanging up: it sends BYE, and answers the re-INVITE with 487."""
     glares: int = 0
     """So many re-INVITEs cross with one of the phone's own: both are refused with 491."""
+    any_audio: bool = False
+    """Count audio of whoever sends it, not just of the phone at the other end; and have audio in calls of others."""
     faults: tuple[Fault, ...] = ()
     """Lost and repeated datagrams."""
 

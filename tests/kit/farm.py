@@ -108,6 +108,7 @@ class PhoneFarm:
         self._prefix = prefix
         self._forget_after = forget_after
         self._calls: dict[int, _Call] = {}
+        self._strangers: list[Leg] = []
         self._numbers = itertools.count(1)
         self._session = int(time.time())
         self._ssrc = new_ssrc()
@@ -247,7 +248,7 @@ class PhoneFarm:
         """Wait until both phones of each living call with RTP have received audio after ``since``."""
 
         def heard(leg: Leg | None) -> bool:
-            return leg is not None and (leg.is_over or leg.rtp is None or leg.rtp.last_received > since)
+            return leg is None or leg.is_over or leg.rtp is None or leg.rtp.last_received > since
 
         def all_heard() -> bool:
             self.clock.drain()
@@ -316,12 +317,15 @@ class PhoneFarm:
         if call is not None and known:
             call.callee = leg
             self._give_rtp(leg, call.rtp)
+        else:
+            self._strangers.append(leg)
+            self._give_rtp(leg, behaviour.any_audio)
         return leg
 
     def settled(self, leg: Leg) -> None:
         """Count a call as answered when its callee has the ACK."""
         call = self._calls.get(leg.number)
-        if call is None or call.settled or not _is_talking(call) or not self._both_established(call):
+        if call is None or call.settled or not _is_established(call):
             return
         call.settled = True
         self._totals.answered += 1
@@ -362,11 +366,8 @@ class PhoneFarm:
         if wanted:
             mine = self._ssrc + 2 * leg.number + (leg.side == "callee")
             partner = self._ssrc + 2 * leg.number + (leg.side != "callee")
-            leg.rtp = RtpPhone(leg.ip, mine & 0xFFFFFFFF, partner & 0xFFFFFFFF)
+            leg.rtp = RtpPhone(leg.ip, mine & 0xFFFFFFFF, -1 if leg.behaviour.any_audio else partner & 0xFFFFFFFF)
             self.clock.add(leg.rtp)
-
-    def _both_established(self, call: _Call) -> bool:
-        return call.caller.established and call.callee is not None and call.callee.established
 
     def _count_end(self, call: _Call, leg: Leg) -> None:
         if leg.state == FAILED:
@@ -394,7 +395,8 @@ class PhoneFarm:
     def _summed(self, now: float, since: float, calls: list[CallReport]) -> FarmReport:
         totals = self._totals
         made = FarmReport(
-            at=now, since=since, calls=calls, placed=totals.placed, answered=totals.answered, failed=totals.failed,
+            at=now, since=since, calls=calls, strangers=[leg.report(since, now) for leg in self._strangers],
+            placed=totals.placed, answered=totals.answered, failed=totals.failed,
             finished=totals.finished, lost=totals.lost, repeats_in=totals.repeats_in, repeats_out=totals.repeats_out,
             refused=dict(totals.refused), unreadable=self.callers.unreadable + self.callees.unreadable,
             send_late=self.clock.latest, cpu_seconds=time.process_time(),
@@ -417,6 +419,11 @@ class PhoneFarm:
                 return False
             await asyncio.sleep(0.02)
         return True
+
+
+def _is_established(call: _Call) -> bool:
+    """Say whether all phones of the call here have sent or seen the ACK; the callee may be someone else's."""
+    return call.caller.established and (call.callee is None or call.callee.established)
 
 
 def _is_talking(call: _Call) -> bool:

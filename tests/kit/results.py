@@ -109,6 +109,8 @@ class FarmReport:
     since: float
     """Start of the window that gaps are measured in."""
     calls: list[CallReport]
+    strangers: list[LegReport] = field(default_factory=list)
+    """Callees of calls that were not placed here."""
     placed: int = 0
     answered: int = 0
     failed: int = 0
@@ -140,7 +142,10 @@ class FarmReport:
             )
             for call in calls
         ]
-        return cls(calls=made, **values)  # type: ignore[arg-type]
+        strangers = values.pop("strangers", [])
+        assert isinstance(strangers, list)
+        made_strangers = [LegReport.from_dict(each) for each in strangers]
+        return cls(calls=made, strangers=made_strangers, **values)  # type: ignore[arg-type]
 
     def legs(self) -> Iterator[LegReport]:
         """Iterate over all phones."""

@@ -54,7 +54,7 @@ class RtpPhone:
         self.port = self.address[1]
         self._ssrc = ssrc
         self.partner = partner
-        """The SSRC of the phone at the other end: audio of any other is ``foreign``."""
+        """The SSRC of the phone at the other end: audio of any other is ``foreign``; -1: any is right."""
         self._sequence = ssrc & 0x7FFF
         self._timestamp = 0
         self.payload_type = 0
@@ -98,7 +98,7 @@ class RtpPhone:
             self._count(packet, seconds + nanoseconds * 1e-9 + realtime_offset)
 
     def _count(self, packet: bytes, at: float) -> None:
-        if int.from_bytes(packet[8:12], "big") != self.partner:
+        if self.partner >= 0 and int.from_bytes(packet[8:12], "big") != self.partner:
             self.foreign += 1
             return
         sequence = packet[2] << 8 | packet[3]
