@@ -58,22 +58,14 @@ class HttpView:
         self._clock = clock
         self._urls: tuple[str, ...] = ()
         self._listed_at = float("-inf")
-        self._session: aiohttp.ClientSession | None = None
 
     async def snapshots(self) -> tuple[SignalingSnapshot, ...]:
         """Return what each replica that answers knows now."""
         if self._clock() - self._listed_at > _PODS_FOR:
             await self._list()
-        if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=_TIMEOUT)
-        answers = await asyncio.gather(*(self._ask(self._session, url) for url in self._urls))
+        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+            answers = await asyncio.gather(*(self._ask(session, url) for url in self._urls))
         return tuple(one for one in answers if one is not None)
-
-    async def close(self) -> None:
-        """Close all connections."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
 
     async def _list(self) -> None:
         try:

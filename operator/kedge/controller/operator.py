@@ -64,8 +64,8 @@ class OperatorSettings:
 class Operator:
     """Keeps RelaySets' objects and status true.
 
-    ``kube`` and ``view`` are used on the loop of ``run`` alone. ``start`` and ``stop`` are for a process whose main
-    loop carries SIP: they run it on a thread of its own.
+    ``kube`` and ``view`` are used on the loop of ``run`` alone, and ``kube`` is closed at its end. ``start`` and
+    ``stop`` are for a process whose main loop carries SIP: they run it on a thread of its own.
     """
 
     def __init__(
@@ -133,6 +133,7 @@ class Operator:
             watching.stop()
             if watching.started:
                 await asyncio.to_thread(watching.join)
+            await self._kube.close()
 
     async def _credentials(self) -> KubeCredentials:
         """Ask the client on our loop; awaited on kopf's."""

@@ -124,7 +124,7 @@ def operator_settings() -> kopf.OperatorSettings:
     settings.networking.connect_timeout = 3.0
     settings.networking.request_timeout = 10.0
     settings.watching.connect_timeout = 3.0
-    settings.watching.server_timeout = 300.0
+    settings.watching.server_timeout = 300  # whole seconds: the API server takes no fraction
     settings.watching.inactivity_timeout = 75.0
     settings.watching.reconnect_backoff = 0.5 + random.random()
     settings.watching.label_selectors["apps", "v1", "deployments"] = f"{MANAGED_BY_LABEL}={MANAGER}"
