@@ -91,6 +91,8 @@ class DrainedRelaySocket:
         self._receive = receive
         self._refused = refused
         self._closed = False
+        self.errors = 0
+        """Errors other than refusals."""
         self._socket = socket.socket(_family(address[0]), socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         try:
@@ -105,34 +107,47 @@ class DrainedRelaySocket:
     def _readable(self) -> None:
         batch: list[bytes] = []
         receive = self._socket.recv
-        refusals = 0
+        refused = False
         for _ in range(_BATCH):
             try:
                 batch.append(receive(_MAX_DATAGRAM))
             except BlockingIOError:
                 break
+            except ConnectionRefusedError:
+                refused = True
             except OSError:
-                refusals += 1  # the ICMP error is taken off the socket by this read
+                # Host or network unreachable may come from our own kernel, and is no evidence against the relay: its
+                # probes are lost then, and the guard against a network of our own that failed can weigh that.
+                self.errors += 1
         if batch:
             self._receive(batch)
-        if refusals and not self._closed:
+        if refused and not self._closed:
             self._refused()
 
     def send_all(self, batch: list[bytes]) -> None:
-        """Send; an error that the kernel remembers counts as a refusal, and the datagram as lost."""
+        """Send. A refusal that the kernel remembers from before is told, and the datagram sent after it."""
         refused = False
         for data in batch:
             try:
-                if self._address is not None:
-                    self._socket.connect(self._address)
-                    self._address = None
-                self._socket.send(data)
+                refused |= self._send(data)
             except BlockingIOError:
                 break  # the send buffer is full: commands are sent again
             except OSError:
-                refused = True
+                self.errors += 1
         if refused:
             self._loop.call_soon(self._refuse_if_open)
+
+    def _send(self, data: bytes) -> bool:
+        """Send one datagram; return whether a refusal was pending: send() reports it instead of sending."""
+        if self._address is not None:
+            self._socket.connect(self._address)
+            self._address = None
+        try:
+            self._socket.send(data)
+        except ConnectionRefusedError:
+            self._socket.send(data)
+            return True
+        return False
 
     def _refuse_if_open(self) -> None:
         if not self._closed:

@@ -22,6 +22,7 @@ from kedge.call.routing import Peer, Routing
 from kedge.call.settings import CallSettings
 from kedge.call.setup import Setup
 from kedge.relay.fleet import Fleet, Relay
+from kedge.relay.model import RelayState
 from kedge.sip.message import Request, Response, make_response
 from kedge.sip.transaction import ClientOwner, ClientTransaction, ServerTransaction, ServerUser, TransactionLayer
 
@@ -46,6 +47,7 @@ class B2bua(ServerUser):
     """All calls of one signaling process."""
 
     __slots__ = (
+        "_orphans",
         "_unattended",
         "calls",
         "dialogs",
@@ -87,6 +89,8 @@ class B2bua(ServerUser):
         """Whether new calls are refused, as this process is to end."""
         self.failover = Failover(self)
         self._unattended = Unattended()
+        self._orphans: dict[tuple[str, str], list[str]] = {}
+        """Sessions to be deleted at relays that are Down, by uid and instance."""
 
     def admits(self, source: Address) -> bool:
         """Whether anything of a source is worth memory: strangers get a refusal without state, or silence."""
@@ -209,9 +213,27 @@ class B2bua(ServerUser):
         call.relay = None
 
     def delete_session(self, relay: Relay | None, session: str, now: float) -> None:
-        """Delete a session at a relay; no harm if the relay is dead or does not know it."""
-        if relay is not None and session:
+        """Delete a session at a relay. One that is Down is told when it returns, if it is the same instance."""
+        if relay is None or not session:
+            return
+        if relay.state is RelayState.DOWN:
+            self._orphans.setdefault((relay.uid, relay.instance), []).append(session)
+        else:
             relay.client.delete(session, CALLER_TAG, None, 0, now)
+
+    def relay_ready(self, relay: Relay, now: float) -> None:
+        """A relay has come back: the sessions that its calls left there meanwhile go; another instance has none."""
+        for key in [key for key in self._orphans if key[0] == relay.uid]:
+            orphans = self._orphans.pop(key)
+            if key[1] == relay.instance:
+                for session in orphans:
+                    relay.client.delete(session, CALLER_TAG, None, 0, now)
+        self.failover.relays_changed(now)
+
+    def relay_gone(self, relay: Relay) -> None:
+        """A relay will not come back."""
+        for key in [key for key in self._orphans if key[0] == relay.uid]:
+            del self._orphans[key]
 
     def established(self, call: Call, now: float) -> None:
         """The caller has ACKed: both dialogs are confirmed."""

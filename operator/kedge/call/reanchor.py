@@ -553,7 +553,6 @@ class Move:
         call.anchored_reason = "Settled" if result == MOVED else result
         call.anchored_message = message
         if self._old_session != call.session:
-            b2bua.delete_session(None if self.source_lost and self.source is not self.target else self.source,
-                                 self._old_session, now)  # fmt: skip
+            b2bua.delete_session(self.source, self._old_session, now)
         b2bua.observer.move_ended(call, self.want.reason, result, now - self.started, gap)
         b2bua.failover.finished(self, result, message, now, policy=policy)

@@ -228,6 +228,7 @@ class Signaling(FleetListener):
         socket = self._relay_sockets.pop(relay.uid, None)
         if socket is not None:
             socket.close()
+        self.b2bua.relay_gone(relay)
         self.bookkeeper.relay_removed(relay, now)
 
     def on_relay_lost(self, relay: Relay, reason: str, now: float) -> None:
@@ -246,7 +247,7 @@ class Signaling(FleetListener):
         """Note it; calls that wait for a relay may have one now."""
         self.bookkeeper.relay_state(relay, old, now)
         if relay.state is RelayState.READY:
-            self.b2bua.failover.relays_changed(now)
+            self.b2bua.relay_ready(relay, now)
 
     def on_probe(self, relay: Relay, outcome: str, rtt: float, now: float) -> None:
         """Count it."""
