@@ -1,0 +1,201 @@
+"""One process of Kedge: the thread that carries SIP, and beside it on the main thread all that may be slow.
+
+What runs beside SIP is supervised: a failure there is logged and begun again. The end of the SIP thread is the end of
+the process, with an exit status that has it started anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from kedge.adapters.admin_http import AdminApi, EventFeed
+from kedge.adapters.http_server import HttpServer, health_routes, metrics_routes
+from kedge.adapters.log import event_logger
+from kedge.adapters.metrics import registry_of
+from kedge.api.settings import Settings
+from kedge.base.address import Address, format_address
+from kedge.base.errors import KedgeError
+from kedge.cli.compose import signaling_of
+from kedge.ports.ports import CallStore, CallWish, RelayInventory
+from kedge.relay.model import InventorySnapshot
+from kedge.runtime.bookkeeper import Bookkeeper
+from kedge.runtime.supervision import keep_running
+from kedge.runtime.thread import SignalingThread, tune
+
+_log = logging.getLogger(__name__)
+
+
+class StartError(KedgeError):
+    """The process cannot start as its settings say: an address that cannot be bound. For who runs it to mend."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """Something that runs on the main thread's loop beside SIP, and is begun again when it fails."""
+
+    name: str
+    run: Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a signaling process is put together from, beside its settings."""
+
+    inventory: RelayInventory
+    namespace: str
+    """Where RelaySets are that a route names without one."""
+    replica: str
+    store: CallStore | None = None
+    beside: Sequence[Callable[[Bookkeeper], Beside]] = field(default_factory=tuple)
+
+
+def replica_name(settings: Settings) -> str:
+    """Return this process's name among replicas."""
+    return settings.signaling.replica or socket.gethostname()
+
+
+class SignalingProcess:
+    """Runs signaling until it is told to end."""
+
+    def __init__(self, settings: Settings, parts: Parts) -> None:
+        self._settings = settings
+        self._parts = parts
+        self._books = Bookkeeper(parts.replica, parts.store)
+        self._signaling = signaling_of(settings, self._books, namespace=parts.namespace)
+        self._applied = False
+        self._was_ready = False
+
+    async def run(self) -> int:
+        """Serve until SIGTERM or SIGINT; return the exit status.
+
+        Raises:
+            StartError: an address cannot be bound.
+        """
+        loop = asyncio.get_running_loop()
+        end = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, end.set)
+        events = EventFeed()
+        self._books.on_event(events.put)
+        self._books.on_event(event_logger(self._call_id))
+        thread = SignalingThread(self._signaling, ended=lambda: _tell(loop, end))
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(thread.stop)
+            _log.info("SIP is served on %s", format_address(self._bind(thread)))
+            await self._open_http(thread, events, stack)
+            stack.callback(events.close)
+            tasks = await stack.enter_async_context(_cancelled_at_end())
+            for one in self._beside():
+                tasks.append(asyncio.create_task(keep_running(one.name, one.run), name=one.name))
+            tune()
+            await end.wait()
+            status = 0 if thread.alive else 1
+            _log.info("ending" if status == 0 else "the SIP thread is gone: ending")
+        return status
+
+    def _bind(self, thread: SignalingThread) -> Address:
+        listen = self._settings.sip.listen[0]
+        try:
+            return thread.start()
+        except OSError as error:
+            place = format_address((listen.address, listen.port))
+            raise StartError(f"sip.listen: cannot bind UDP {place}: {error.strerror}") from None
+
+    async def _open_http(self, thread: SignalingThread, events: EventFeed, stack: contextlib.AsyncExitStack) -> None:
+        """Serve admin API and metrics: on one socket if both have the same address."""
+        health = health_routes(lambda: thread.alive, self._readiness)
+        routes: dict[str, Sequence[web.RouteDef]] = {}
+        wanted: dict[str, Address] = {}
+        if self._settings.admin is not None:
+            wanted["admin"] = (self._settings.admin.address, self._settings.admin.port)
+            routes["admin"] = AdminApi(self._books, self._wish, events).routes()
+        if self._settings.metrics is not None:
+            wanted["metrics"] = (self._settings.metrics.address, self._settings.metrics.port)
+            routes["metrics"] = metrics_routes(registry_of(self._books))
+        if len(set(wanted.values())) == 1 and len(wanted) == 2 and wanted["admin"][1]:
+            del wanted["metrics"]
+            routes["admin"] = [*routes["admin"], *routes["metrics"]]
+        for name, address in wanted.items():
+            server = HttpServer(address, [*routes[name], *health])
+            try:
+                bound = await server.start()
+            except OSError as error:
+                place = format_address(address)
+                raise StartError(f"{name}: cannot bind TCP {place}: {error.strerror}") from None
+            stack.push_async_callback(server.close)
+            _log.info("%s on http://%s", name, format_address(bound))
+
+    def _beside(self) -> list[Beside]:
+        parts, signaling = self._parts, self._signaling
+        found = [Beside(name="the inventory of relays", run=lambda: parts.inventory.run(self._apply))]
+        store = parts.store
+        if store is not None:
+
+            def wish(one: CallWish) -> None:
+                signaling.post(lambda now: self._note(one, signaling.wish(one, now)))
+
+            found.append(Beside(name="the store of calls", run=lambda: store.run(wish)))
+        return [*found, *(make(self._books) for make in parts.beside)]
+
+    def _apply(self, snapshot: InventorySnapshot) -> None:
+        self._signaling.apply(snapshot)
+        self._applied = True
+
+    async def _wish(self, wish: CallWish) -> str:
+        return await self._signaling.call(lambda now: self._note(wish, self._signaling.wish(wish, now)))
+
+    def _note(self, wish: CallWish, trouble: str) -> str:
+        """Log what became of a wish; on the signaling thread."""
+        what = "hang up" if wish.terminate else f"move to {wish.relay}"
+        extra = {"call": wish.call, "call_id": self._call_id(wish.call), "relay": wish.relay}
+        if trouble:
+            _log.warning("cannot %s: %s", what, trouble, extra=extra)
+        else:
+            _log.info("asked to %s", what, extra=extra)
+        return trouble
+
+    def _call_id(self, call: str) -> str:
+        """Return the SIP Call-ID of a call; on the signaling thread."""
+        known = self._signaling.b2bua.calls.get(call)
+        return known.caller.dialog.call_id if known is not None else ""
+
+    def _readiness(self) -> str:
+        """Ready once the first inventory was taken and each of its relays was judged; never unready again.
+
+        Relays that are all down are no reason to take SIP away: calls that have media go on.
+        """
+        if self._was_ready:
+            return ""
+        if not self._applied:
+            return "no RelaySet is known yet"
+        relays = self._books.snapshot(calls=False).relays
+        waiting = [one.name for one in relays if one.reason == "NotProbedYet"]
+        if waiting:
+            return f"relays not probed yet: {', '.join(waiting)}"
+        self._was_ready = True
+        return ""
+
+
+def _tell(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    """Set an event of ``loop`` from another thread."""
+    loop.call_soon_threadsafe(event.set)
+
+
+@contextlib.asynccontextmanager
+async def _cancelled_at_end() -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Give a list for tasks, that are cancelled and awaited at the end."""
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
