@@ -15,7 +15,7 @@ from typing import Any, Final
 from kedge.api.convert import label_value
 from kedge.api.meta import Toleration
 from kedge.api.names import RELAYSET_LABEL
-from kedge.api.relayset import AdvertiseType, Engine, RelaySet, Template
+from kedge.api.relayset import AdvertiseType, Engine, Family, RelaySet, Template
 from kedge.base.errors import KedgeError
 from kedge.ports.kube import (
     DEPLOYMENT_KIND,
@@ -243,6 +243,7 @@ def _arguments(relay_set: RelaySet) -> list[str]:
             f"relay pods with engine {spec.engine.value} cannot be made yet; use selector or endpoints"
         )
     interface = "$(POD_IP)"
+    control = "[$(POD_IP)]" if spec.media.families[0] is Family.IPV6 else "$(POD_IP)"
     if spec.media.advertise.type in _ADVERTISED:
         interface += "!$(ADVERTISED_IP)"
     return [
@@ -251,7 +252,7 @@ def _arguments(relay_set: RelaySet) -> list[str]:
         "--log-stderr",
         "--table=-1",
         f"--interface={interface}",
-        f"--listen-ng=$(POD_IP):{spec.control.port}",
+        f"--listen-ng={control}:{spec.control.port}",
         f"--port-min={spec.media.port_range.min}",
         f"--port-max={spec.media.port_range.max}",
         "--delete-delay=0",

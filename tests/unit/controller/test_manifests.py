@@ -1,0 +1,136 @@
+"""Manifests against golden files. ``UPDATE_GOLDEN=1`` writes them anew: then read the difference."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kedge.api.relayset import RelaySet
+from kedge.controller.drift import drifted
+from kedge.controller.manifests import ManifestSettings, UnsupportedError, owned_manifests, owned_name
+
+GOLDEN = Path(__file__).parent / "golden"
+SETTINGS = ManifestSettings(
+    image="registry.example/rtpengine:1",
+    signaling_labels={"app.kubernetes.io/name": "kedge", "app.kubernetes.io/component": "signaling"},
+)
+CASES: dict[str, tuple[dict[str, Any], ManifestSettings]] = {
+    "plain": ({"replicas": 3}, SETTINGS),
+    "host-network": (
+        {
+            "replicas": 2,
+            "media": {"hostNetwork": True, "advertise": {"type": "NodeInternalIP"}},
+            "control": {"port": 2300},
+        },
+        SETTINGS,
+    ),
+    "full": (
+        {
+            "replicas": 4,
+            "template": {
+                "image": "registry.example/own:2",
+                "imagePullPolicy": "Never",
+                "args": ["--log-level=5"],
+                "resources": {"requests": {"cpu": "500m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
+                "nodeSelector": {"media": "yes"},
+                "tolerations": [
+                    {"key": "media", "operator": "Exists", "effect": "NoSchedule"},
+                    {"key": "node.kubernetes.io/not-ready", "effect": "NoExecute", "tolerationSeconds": 15},
+                ],
+                "topologySpreadConstraints": [
+                    {"topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule"}
+                ],
+                "labels": {"team": "voice"},
+                "annotations": {"public-ip": "198.51.100.7"},
+            },
+            "media": {
+                "portRange": {"min": 20000, "max": 21999},
+                "advertise": {"type": "Annotation", "annotation": "public-ip"},
+            },
+            "updateStrategy": {"maxSurge": 2, "maxUnavailable": 1},
+        },
+        ManifestSettings(
+            image="unused",
+            signaling_labels={"app": "sip"},
+            signaling_namespace="kedge-system",
+            signaling_networks=("10.0.0.0/8",),
+        ),
+    ),
+}
+
+
+def relay_set(spec: dict[str, Any], name: str = "voice") -> RelaySet:
+    metadata = {"name": name, "namespace": "media", "uid": "11111111-2222-3333-4444-555555555555", "generation": 1}
+    return RelaySet.from_api(
+        {
+            "apiVersion": "kedge.media/v1alpha1",
+            "kind": "RelaySet",
+            "metadata": metadata,
+            "spec": {"engine": "RTPEngine", **spec},
+        }
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_manifests_are_as_in_the_golden_file(case: str) -> None:
+    spec, settings = CASES[case]
+    made = [manifest for _, manifest in owned_manifests(relay_set(spec), settings)]
+    path = GOLDEN / f"{case}.yaml"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(yaml.safe_dump_all(made, sort_keys=False))
+
+    assert made == list(yaml.safe_load_all(path.read_text()))
+
+
+def test_relays_of_others_need_nothing() -> None:
+    assert owned_manifests(relay_set({"endpoints": [{"name": "e1", "address": "192.0.2.1"}]}), SETTINGS) == []
+    assert owned_manifests(relay_set({"selector": {"matchLabels": {"app": "x"}}}), SETTINGS) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({"engine": "RTPProxy", "replicas": 1}, "RTPProxy"),
+        (
+            {"replicas": 1, "media": {"hostNetwork": True, "advertise": {"type": "NodeExternalIP"}}},
+            "NodeExternalIP",
+        ),
+    ],
+)
+def test_what_cannot_be_made_is_refused_by_name(spec: dict[str, Any], says: str) -> None:
+    with pytest.raises(UnsupportedError, match=says):
+        owned_manifests(relay_set(spec), SETTINGS)
+
+
+def test_long_names_fit_and_differ() -> None:
+    one, other = (owned_name(relay_set({"replicas": 1}, name="x" * 200 + end)) for end in "ab")
+
+    assert len(one) <= 46
+    assert one != other
+    labels = owned_manifests(relay_set({"replicas": 1}, name="x" * 200), SETTINGS)[0][1]["metadata"]["labels"]
+    assert all(len(value) <= 63 for value in labels.values())
+
+
+@pytest.mark.parametrize(
+    ("live", "wanted", "expected"),
+    [
+        ({"a": 1, "b": 2}, {"a": 1}, False),
+        ({"a": 1}, {"a": 2}, True),
+        ({}, {"a": {"b": 1}}, True),
+        ({"args": ["x", "y"]}, {"args": ["x", "y"]}, False),
+        ({"args": ["x", "y", "z"]}, {"args": ["x", "y"]}, True),
+        ({"args": ["y", "x"]}, {"args": ["x", "y"]}, True),
+        ({"c": [{"name": "mesh"}, {"name": "relay", "image": "1", "more": 2}]}, {"c": [{"name": "relay"}]}, False),
+        ({"c": [{"name": "relay", "image": "2"}]}, {"c": [{"name": "relay", "image": "1"}]}, True),
+        ({"cpu": "1"}, {"cpu": "1000m"}, False),
+        ({"memory": "1Gi"}, {"memory": "1024Mi"}, False),
+        ({"cpu": "1"}, {"cpu": "1001m"}, True),
+        ({"ip": "192.0.2.1"}, {"ip": "192.0.2.2"}, True),
+    ],
+)
+def test_drift(live: dict[str, Any], wanted: dict[str, Any], expected: bool) -> None:
+    assert drifted(live, wanted) is expected
