@@ -214,8 +214,7 @@ class PhoneFarm:
             if early > 0.001:
                 await asyncio.sleep(early)
             (self.callers if side == "caller" else self.callees).hang_up(leg)
-        calls = [self._calls[leg.number] for leg in legs if leg.number in self._calls]
-        return await self._until(lambda: all(_is_over(call) for call in calls), within)
+        return await self.wait_over([leg.number for leg in legs], within=within)
 
     async def reinvite(
         self, numbers: Iterable[int] | None = None, *, side: str = "caller", direction: str = "sendrecv"
@@ -235,26 +234,35 @@ class PhoneFarm:
         """Stop all audio at its source, or let it go on."""
         self.clock.paused = paused
 
-    async def wait_reanchored(self, since: float, *, within: float = 10.0) -> bool:
+    async def wait_reanchored(
+        self, since: float, *, numbers: Iterable[int] | None = None, within: float = 10.0
+    ) -> bool:
         """Wait until both phones of each living call had a re-INVITE ACKed after ``since``; False: not in time."""
+        calls = self._chosen(numbers)
 
         def moved(call: _Call) -> bool:
             legs = (call.caller, call.callee)
             return all(leg is not None and (leg.is_over or _reinvited(leg, since)) for leg in legs)
 
-        return await self._until(lambda: all(moved(call) for call in self._calls.values()), within)
+        return await self._until(lambda: all(moved(call) for call in calls), within)
 
-    async def wait_audio(self, since: float, *, within: float = 10.0) -> bool:
+    async def wait_audio(self, since: float, *, numbers: Iterable[int] | None = None, within: float = 10.0) -> bool:
         """Wait until both phones of each living call with RTP have received audio after ``since``."""
+        calls = self._chosen(numbers)
 
         def heard(leg: Leg | None) -> bool:
             return leg is None or leg.is_over or leg.rtp is None or leg.rtp.last_received > since
 
         def all_heard() -> bool:
             self.clock.drain()
-            return all(heard(call.caller) and (heard(call.callee)) for call in self._calls.values())
+            return all(heard(call.caller) and heard(call.callee) for call in calls)
 
         return await self._until(all_heard, within)
+
+    async def wait_over(self, numbers: Iterable[int] | None = None, *, within: float = 10.0) -> bool:
+        """Wait until both phones have left their calls, and all that they sent is answered."""
+        calls = self._chosen(numbers)
+        return await self._until(lambda: all(_is_over(call) for call in calls), within)
 
     async def wait_talking(self, count: int, *, within: float = 10.0) -> bool:
         """Wait until exactly ``count`` calls are established at both phones."""
@@ -407,9 +415,13 @@ class PhoneFarm:
                     _add(made, leg)
         return made
 
+    def _chosen(self, numbers: Iterable[int] | None) -> list[_Call]:
+        if numbers is None:
+            return list(self._calls.values())
+        return [self._calls[number] for number in numbers if number in self._calls]
+
     def _legs(self, numbers: Iterable[int] | None, side: str) -> list[Leg]:
-        calls = (self._calls.get(number) for number in (list(self._calls) if numbers is None else numbers))
-        legs = (call.caller if side == "caller" else call.callee for call in calls if call is not None)
+        legs = (call.caller if side == "caller" else call.callee for call in self._chosen(numbers))
         return [leg for leg in legs if leg is not None and not leg.is_over]
 
     async def _until(self, holds: Callable[[], bool], within: float) -> bool:

@@ -44,6 +44,8 @@ class KedgeProcess:
     health: Mapping[str, object] = field(
         default_factory=lambda: {"interval": "50ms", "timeout": "50ms", "threshold": 3}
     )
+    weights: Sequence[int] = ()
+    """Of the relays, 100 each when left out."""
     relay_set: Mapping[str, object] = field(default_factory=dict)
     """More of the RelaySet's spec."""
     settings: Mapping[str, object] = field(default_factory=dict)
@@ -192,9 +194,10 @@ class KedgeProcess:
         }
 
     def _relay_set(self) -> dict[str, object]:
+        weights = self.weights or [100] * len(self.relays)
         endpoints = [
-            {"name": f"relay-{number}", "address": relay.ip, "port": relay.ng[1]}
-            for number, relay in enumerate(self.relays, 1)
+            {"name": f"relay-{number}", "address": relay.ip, "port": relay.ng[1], "weight": weight}
+            for number, (relay, weight) in enumerate(zip(self.relays, weights, strict=True), 1)
         ]
         return {
             "apiVersion": "kedge.media/v1alpha1",

@@ -28,7 +28,8 @@ __all__ = [
 ]  # fmt: skip
 
 _COMMANDS = frozenset({
-    "hang_up", "pause_rtp", "place_calls", "reinvite", "report", "summary", "update", "wait_audio", "wait_reanchored",
+    "hang_up", "pause_rtp", "place_calls", "reinvite", "report", "summary", "update", "wait_audio", "wait_over",
+    "wait_reanchored",
     "wait_talking",
 })  # fmt: skip
 _LINE_LIMIT = 1 << 28  # a report of thousands of calls is one line
@@ -163,13 +164,19 @@ class PhoneProcess:
         """Stop all audio at its source, or let it go on."""
         await self._ask("pause_rtp", paused=paused)
 
-    async def wait_reanchored(self, since: float, *, within: float = 10.0) -> bool:
+    async def wait_reanchored(
+        self, since: float, *, numbers: Iterable[int] | None = None, within: float = 10.0
+    ) -> bool:
         """Wait until both phones of each living call had a re-INVITE ACKed after ``since``."""
-        return bool(await self._ask("wait_reanchored", since=since, within=within))
+        return bool(await self._ask("wait_reanchored", since=since, numbers=_listed(numbers), within=within))
 
-    async def wait_audio(self, since: float, *, within: float = 10.0) -> bool:
+    async def wait_audio(self, since: float, *, numbers: Iterable[int] | None = None, within: float = 10.0) -> bool:
         """Wait until both phones of each living call with RTP have received audio after ``since``."""
-        return bool(await self._ask("wait_audio", since=since, within=within))
+        return bool(await self._ask("wait_audio", since=since, numbers=_listed(numbers), within=within))
+
+    async def wait_over(self, numbers: Iterable[int] | None = None, *, within: float = 10.0) -> bool:
+        """Wait until both phones have left their calls, and all that they sent is answered."""
+        return bool(await self._ask("wait_over", numbers=_listed(numbers), within=within))
 
     async def wait_talking(self, count: int, *, within: float = 10.0) -> bool:
         """Wait until exactly ``count`` calls are established at both phones."""

@@ -95,6 +95,11 @@ class CallReport:
         """Both phones are in the call."""
         return self.callee is not None and self.caller.state == self.callee.state == "talking"
 
+    @property
+    def relay(self) -> str:
+        """The address that the caller sends its audio to, without port."""
+        return self.caller.remote_rtp.partition(":")[0]
+
     def audio_after(self, instant: float) -> bool:
         """Both phones have received audio of each other after ``instant``."""
         return self.callee is not None and all(leg.last_received > instant for leg in self.legs)
