@@ -144,6 +144,10 @@ def _sip(snapshot: SignalingSnapshot, stats: Stats, parse_errors: dict[str, int]
 
 
 def _loop(stats: Stats) -> Iterator[Metric]:
+    yield CounterMetricFamily(
+        "kedge_internal_errors", "Errors of Kedge itself, caught where a packet or timer ends; each is a bug.",
+        value=stats.internal_errors,
+    )  # fmt: skip
     yield _histogram(
         "kedge_loop_lag_seconds", "How late the signaling loop came to its tick, ten times a second.", (),
         {(): stats.loop_lag_seconds},

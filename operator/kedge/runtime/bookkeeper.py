@@ -279,6 +279,7 @@ class Bookkeeper(Observer):
         figures["parse_errors"] = sum(counters.parse_errors.values())
         figures["calls"] = len(self._b2bua.calls)
         figures["setups"] = sum(self.stats.setups.values())
+        figures["internal_errors"] = self.stats.internal_errors
         return figures
 
     def parse_errors(self) -> dict[str, int]:
