@@ -25,7 +25,7 @@ from kedge.controller.events import events_of
 from kedge.controller.manifests import ManifestSettings, owned_name, pod_labels
 from kedge.controller.queue import WorkQueue
 from kedge.controller.reconcile import STATUS_INTERVAL, Observed, Outcome, reconcile
-from kedge.controller.watching import KopfThread, across_loops
+from kedge.controller.watching import KopfThread, StartWatching, across_loops
 from kedge.ports.kube import (
     DEPLOYMENT_KIND,
     DISRUPTION_BUDGET_KIND,
@@ -74,12 +74,14 @@ class Operator:
         kube: KubeApi,
         view: SignalingView,
         *,
+        watching: StartWatching = KopfThread,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._kube = kube
         self._view = view
+        self._start_watching = watching
         self._clock = clock
         self._monotonic = monotonic
         self._queue = WorkQueue()
@@ -119,7 +121,9 @@ class Operator:
     async def run(self) -> None:
         """Serve until stopped or cancelled."""
         self._loop = asyncio.get_running_loop()
-        watching = KopfThread(namespace=self._settings.namespace, notify=self._notify, login=self._credentials)
+        watching = self._start_watching(
+            namespace=self._settings.namespace, notify=self._notify, login=self._credentials
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 await self._poll()  # so that the first status does not deny what signaling would tell a moment later
@@ -131,8 +135,7 @@ class Operator:
         finally:
             self._loop = None
             watching.stop()
-            if watching.started:
-                await asyncio.to_thread(watching.join)
+            await asyncio.to_thread(watching.join)
             await self._kube.close()
 
     async def _credentials(self) -> KubeCredentials:

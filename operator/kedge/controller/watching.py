@@ -13,7 +13,7 @@ import logging
 import random
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import kopf
 
@@ -35,6 +35,28 @@ class EndlessBackoff:
             yield backoff.next()
 
 
+class Watching(Protocol):
+    """Something that tells of RelaySets that may have changed, on a thread of its own."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def stop(self) -> None:
+        """Ask it to end; from any thread, also before it began."""
+
+    def join(self, timeout: float = _STOP_SECONDS) -> bool:
+        """Wait at most ``timeout`` seconds for the end; return whether it came."""
+
+
+class StartWatching(Protocol):
+    """Makes a ``Watching``; ``KopfThread`` is one."""
+
+    def __call__(
+        self, *, namespace: str, notify: Callable[[str], None], login: Callable[[], Awaitable[KubeCredentials]]
+    ) -> Watching:
+        """Return one that is not started yet."""
+
+
 class KopfThread:
     """Runs kopf on a thread of its own until stopped.
 
@@ -54,11 +76,9 @@ class KopfThread:
         self._login = login
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name="kedge-kopf", daemon=True)
-        self.started = False
 
     def start(self) -> None:
         """Start the thread."""
-        self.started = True
         self._thread.start()
 
     def stop(self) -> None:
@@ -67,7 +87,8 @@ class KopfThread:
 
     def join(self, timeout: float = _STOP_SECONDS) -> bool:
         """Wait at most ``timeout`` seconds for the end; return whether it came."""
-        self._thread.join(timeout)
+        if self._thread.ident is not None:  # else it never began
+            self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _supervise(self) -> None:
