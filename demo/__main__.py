@@ -28,7 +28,8 @@ def main(calls: int, relays: int, svg: Path | None) -> None:
 
     The exit status is 0 only if no call was lost, and 1 otherwise.
     """
-    # Children inherit it: Ctrl-C is for the demo alone, which then ends them in order.
+    # Children inherit it: Ctrl-C is for the demo alone, which then ends them in order. So it listens to it only once
+    # they have been started.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         result = asyncio.run(_run(calls, relays, svg))
@@ -44,10 +45,10 @@ def main(calls: int, relays: int, svg: Path | None) -> None:
 async def _run(calls: int, relays: int, svg: Path | None) -> Result:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None, "asyncio.run makes one"
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
     console = Console()
     async with Stage(calls=calls, relays=relays) as stage:
+        loop.add_signal_handler(signal.SIGINT, task.cancel)
         with View(console, calls=calls) as view:
             result = await play(stage, view, calls)
             view.end(result)

@@ -85,7 +85,8 @@ class View:
         self._result = result
         if self._live is not None:
             self._live.stop()
-            self._console.print(result.last_line(), style="bold green" if result.lost == 0 else "bold red")
+            style = "bold green" if result.lost == 0 else "bold red"
+            self._console.print(result.last_line(), style=style, highlight=False)
             return
         for line in summary_lines(result):
             self._line(line)
