@@ -103,7 +103,7 @@ class _Budget:
         self.queues: dict[Verb, deque[tuple[float, str]]] = {verb: deque() for verb in Verb}
 
     def refill(self, policy: RecordPolicy, now: float) -> None:
-        most = max(2.0, policy.writes_per_second * _BURST)
+        most = max(4.0, policy.writes_per_second * _BURST)  # two creates: a cap of one would lose what comes between
         self.tokens = min(most, self.tokens + max(0.0, now - self.at) * policy.writes_per_second)
         self.at = now
 

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kedge.adapters.kube_inventory import Lingering, pod_facts, relay_set_facts, relays_of
+from kedge.relay.model import Intent, RelayDescription
+
+
+def pod(name: str = "r1", *, label: str = "voice", **changes: Any) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"name": name, "namespace": "media", "uid": f"uid-{name}"}
+    metadata["labels"] = {"kedge.media/relayset": label, "topology.kubernetes.io/zone": "b"}
+    metadata |= changes.pop("metadata", {})
+    status = {"phase": "Running", "podIP": "192.0.2.1", "conditions": [{"type": "Ready", "status": "True"}]}
+    return {"metadata": metadata, "spec": {"nodeName": "n1"}, "status": status | changes}
+
+
+def relay_set(name: str = "voice", **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "kedge.media/v1alpha1",
+        "kind": "RelaySet",
+        "metadata": {"name": name, "namespace": "media"},
+        "spec": {"engine": "RTPEngine", **spec},
+    }
+
+
+def relay(name: str, ip: str = "192.0.2.1", intent: Intent = Intent.SERVE) -> RelayDescription:
+    return RelayDescription(uid=f"uid-{name}", name=name, relay_set="media/voice", control=(ip, 2223), intent=intent)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"phase": "Pending"}, {"podIP": None}, {"podIP": ""}, {"phase": "Failed"}, {"phase": "Succeeded"}],
+    ids=str,
+)
+def test_a_pod_that_does_not_run_is_no_relay(changes: dict[str, Any]) -> None:
+    assert pod_facts(pod(**changes)) is None
+
+
+@pytest.mark.parametrize(
+    ("metadata", "intent"),
+    [
+        ({}, Intent.SERVE),
+        ({"annotations": {"kedge.media/drain": "true"}}, Intent.DRAIN),
+        ({"annotations": {"kedge.media/drain": ""}}, Intent.DRAIN),
+        ({"annotations": {"kedge.media/drain": "false"}}, Intent.SERVE),
+        ({"annotations": {"kedge.media/cordon": "true"}}, Intent.CORDON),
+        ({"annotations": {"kedge.media/cordon": "true", "kedge.media/drain": "true"}}, Intent.DRAIN),
+        ({"deletionTimestamp": "2023-11-14T22:13:20Z"}, Intent.DRAIN),
+    ],
+    ids=str,
+)
+def test_what_is_wanted_of_a_pod(metadata: dict[str, Any], intent: Intent) -> None:
+    facts = pod_facts(pod(metadata=metadata))
+
+    assert facts is not None
+    assert facts.intent is intent
+
+
+def test_a_pod_is_a_relay_of_the_set_that_its_label_names() -> None:
+    facts = relay_set_facts(relay_set(replicas=1, control={"port": 2300}))
+    ours, stray = pod_facts(pod()), pod_facts(pod("r2", label="another"))
+    assert facts is not None
+    assert ours is not None
+    assert stray is not None
+
+    relays = relays_of({"media/voice": facts}, [ours, stray], {})
+
+    expected = RelayDescription(
+        uid="uid-r1", name="r1", relay_set="media/voice", control=("192.0.2.1", 2300), node="n1", zone="b"
+    )
+    assert relays == [expected]
+
+
+def test_a_name_too_long_for_a_label_finds_its_pods() -> None:
+    from kedge.api.convert import label_value
+
+    name = "x" * 100
+    facts = relay_set_facts(relay_set(name, replicas=1))
+    ours = pod_facts(pod(label=label_value(name)))
+    assert facts is not None
+    assert ours is not None
+
+    assert [one.relay_set for one in relays_of({f"media/{name}": facts}, [ours], {})] == [f"media/{name}"]
+
+
+def test_a_relay_set_that_does_not_fit_its_schema_is_none() -> None:
+    assert relay_set_facts(relay_set(replicas=-1)) is None
+
+
+def test_a_relay_that_vanished_lingers_to_be_drained() -> None:
+    lingering = Lingering(30.0)
+    lingering.fold([relay("r1"), relay("r2", "192.0.2.2")], 0.0)
+
+    after = lingering.fold([relay("r2", "192.0.2.2")], 10.0)
+
+    assert [(one.name, one.intent, one.backend_ready) for one in after] == [
+        ("r2", Intent.SERVE, True),
+        ("r1", Intent.DRAIN, False),
+    ]
+    assert lingering.next_deadline() == 40.0
+    assert [one.name for one in lingering.fold([relay("r2", "192.0.2.2")], 40.0)] == ["r2"]
+    assert lingering.next_deadline() is None
+
+
+def test_a_relay_that_vanished_is_forgotten_when_another_has_its_address() -> None:
+    lingering = Lingering(30.0)
+    lingering.fold([relay("r1")], 0.0)
+
+    assert [one.name for one in lingering.fold([relay("r2")], 1.0)] == ["r2"]
+
+
+def test_a_relay_that_comes_back_is_as_it_is() -> None:
+    lingering = Lingering(30.0)
+    lingering.fold([relay("r1")], 0.0)
+    lingering.fold([], 1.0)
+
+    assert lingering.fold([relay("r1")], 2.0) == (relay("r1"),)
