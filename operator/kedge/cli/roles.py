@@ -43,11 +43,14 @@ def read_settings(file: Path | None) -> Settings:
     if file is None:
         return Settings()
     try:
-        return load_settings(file)
+        settings = load_settings(file)
     except ManifestError as error:
         raise FilesError(str(error)) from None
     except OSError as error:
         raise FilesError(f"{file}: {error.strerror or error}") from None
+    if len(settings.sip.listen) > 1:
+        raise FilesError(f"{file}: sip.listen: only one socket is supported so far")
+    return settings
 
 
 def serve(settings: Settings, parts: Parts) -> int:
