@@ -3,15 +3,97 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+PYTEST := $(PY) -m pytest
+CALLS ?= 20
+RELAYS ?= 3
+NODES ?= 2
+CODE := operator tests demo benchmarks scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help venv
+.PHONY: help venv demo picture test lint types layers format crds crds-check reference unit wire e2e cluster-tests \
+	cluster cluster-down bench bench-failover bench-setup lock packages clean
 
 help: ## List the targets
-	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 14
+	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /\1\t/' | expand -t 16
 
 venv: $(STAMP) ## Make the virtual environment with locked dependencies
 
 $(STAMP): requirements/dev.lock pyproject.toml
 	scripts/venv.sh $(VENV)
 	@touch $@
+
+# --- see it ---
+
+demo: venv ## Kill and freeze relays under real calls (CALLS=20 RELAYS=3)
+	@scripts/apt-install.sh rtpengine-daemon
+	@$(PY) -m demo --calls $(CALLS) --relays $(RELAYS)
+
+picture: venv ## Make docs/demo.svg anew, from a real run of the demo
+	@scripts/apt-install.sh rtpengine-daemon
+	@$(PY) -m demo --svg docs/demo.svg
+
+# --- check it ---
+
+test: lint types layers crds-check packages ## All of it: lint, types, layers, CRDs, and every test; coverage is shown
+	$(PYTEST) --cov --cov-report=term tests/unit tests/kit tests/wire tests/e2e tests/cluster
+
+lint: venv ## Check style and common mistakes (ruff)
+	$(VENV)/bin/ruff check $(CODE)
+	$(VENV)/bin/ruff format --check $(CODE)
+
+types: venv ## Check types (mypy --strict)
+	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy demo
+
+layers: venv ## Check that imports point down only (import-linter)
+	$(VENV)/bin/lint-imports --no-cache
+
+format: venv ## Format the code and mend what ruff can
+	$(VENV)/bin/ruff check --fix $(CODE)
+	$(VENV)/bin/ruff format $(CODE)
+
+crds: venv ## Write crds/*.yaml from the models
+	$(PY) -m kedge.api.crd crds
+
+crds-check: venv ## Check that crds/*.yaml are what the models say
+	$(PY) -m kedge.api.crd --check crds
+
+reference: venv ## Write the tables of docs/ from models and metrics
+	$(PY) -m scripts.reference
+
+unit: venv ## Unit tests: no network but loopback, no clock
+	$(PYTEST) --cov --cov-report=term tests/unit
+
+wire: packages ## Each SIP behaviour on the wire, with real rtpengine and SIPp
+	$(PYTEST) tests/kit tests/wire
+
+e2e: packages ## Relays killed, frozen and restarted under calls with audio
+	$(PYTEST) tests/e2e
+
+cluster-tests: packages ## Tests in a real Kubernetes with two nodes and rtpengine pods
+	$(PYTEST) tests/cluster
+
+packages: venv
+	@scripts/apt-install.sh rtpengine-daemon sip-tester
+
+# --- play and measure ---
+
+cluster: packages ## Start a real Kubernetes to play with (NODES=2), and leave it running
+	$(PY) -m tests.lab up --nodes $(NODES)
+
+cluster-down: venv ## End what `make cluster` started
+	$(PY) -m tests.lab down
+
+bench: bench-failover bench-setup ## Measure: a relay killed under calls, and calls set up
+
+bench-failover: packages
+	$(PY) benchmarks/reanchor.py --calls 1000
+
+bench-setup: packages
+	$(PY) benchmarks/setup.py --rate 600 --seconds 60
+
+lock: venv ## Resolve the dependencies anew
+	scripts/lock.sh
+
+clean: ## Remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage build dist
