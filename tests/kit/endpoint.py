@@ -265,6 +265,8 @@ class Endpoint:
             if behaviour.retry_after and status in (500, 503):
                 extra = b"Retry-After: %d\r\n" % behaviour.retry_after
             self._respond(leg, message, source, status, extra)
+            if status in (404, 410, 481):  # as one says whose dialog is over (RFC 5057)
+                self._end(leg, "local")
             return
         leg.set_sending()
         self._respond_200(leg, message, source, b"" if behaviour.answer_without_sdp else body)

@@ -4,7 +4,7 @@ import os
 import random
 import socket
 
-_taken: set[int] = set()
+_taken: dict[str, set[int]] = {}
 # Below the ephemeral range (32768 and up): no client socket of a bystander takes a port between its check and its use.
 _LOWEST, _HIGHEST = 10000, 32000
 
@@ -24,13 +24,14 @@ def free_ports(count: int, ip: str = "127.0.0.1", *, udp: bool = True, tcp: bool
     Raises:
         OSError: nothing was free in a thousand tries.
     """
+    taken = _taken.setdefault(ip, set())
     rng = random.Random(os.urandom(8))
     kinds = [socket.SOCK_DGRAM] * udp + [socket.SOCK_STREAM] * tcp
     for _ in range(1000):
         first = rng.randrange(_LOWEST, _HIGHEST - count, 2)
         ports = range(first, first + count)
-        if _taken.isdisjoint(ports) and all(_is_free(ip, port, kind) for port in ports for kind in kinds):
-            _taken.update(ports)
+        if taken.isdisjoint(ports) and all(_is_free(ip, port, kind) for port in ports for kind in kinds):
+            taken.update(ports)
             return first
     raise OSError(f"no {count} adjacent free ports on {ip}")
 

@@ -178,6 +178,18 @@ class Sipp:
             self.stop()
         return self._result()
 
+    def wait_sent(self, start: str, *, within: float = 10.0) -> None:
+        """Wait until a message whose first line begins so has been sent.
+
+        Raises:
+            SippError: none was, or the run has ended.
+        """
+        deadline = time.monotonic() + within
+        while not self._result().sent(start):
+            if time.monotonic() > deadline or self._process is None or self._process.poll() is not None:
+                raise SippError(f"no {start} was sent\n{self._story(self._result())}")
+            time.sleep(0.02)
+
     def check(self) -> SippResult:
         """Wait until the run has ended.
 
