@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.cluster.background import Background
-from tests.cluster.conftest import BROKEN_HANDSHAKES, Namespace
+from tests.cluster.conftest import BROKEN_TLS, Namespace
 from tests.lab.daemons import wait_until
 
 from kedge.adapters.kube_calls import KubeCallStore
@@ -18,6 +18,8 @@ from kedge.adapters.kube_client import KubeClient
 from kedge.ports.ports import CallWish
 from kedge.ports.records import AnchorRecord, CallRecord, CallState, Condition
 from kedge.relay.model import RecordPolicy
+
+pytestmark = BROKEN_TLS
 
 
 def record(namespace: Namespace, call: str = "c1", relay: str = "r1") -> CallRecord:
@@ -147,7 +149,6 @@ def test_objects_stay_within_the_budget_and_the_rest_is_told(namespace: Namespac
         namespace.until(lambda: status(namespace, "c2")["state"] == "Active", "the next has taken its place")
 
 
-@BROKEN_HANDSHAKES
 @pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "crashed"])
 def test_it_catches_up_after_the_api_server_was_away(namespace: Namespace, frozen: bool) -> None:
     wishes: list[CallWish] = []

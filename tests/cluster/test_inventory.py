@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from tests.cluster.background import Background
-from tests.cluster.conftest import BROKEN_HANDSHAKES, Namespace
+from tests.cluster.conftest import BROKEN_TLS, Namespace
 from tests.lab.daemons import wait_until
 
 from kedge.adapters.kube_client import KubeClient
 from kedge.adapters.kube_inventory import KubeInventory
 from kedge.relay.model import Intent, InventorySnapshot, RelayDescription
+
+pytestmark = BROKEN_TLS
 
 LABELS = {"kedge.media/relayset": "voice"}
 
@@ -120,7 +122,6 @@ def test_pods_of_others_and_endpoints_are_relays_too(namespace: Namespace) -> No
     assert found["e1"] == (f"{namespace.name}/outside", ("192.0.2.31", 2225))
 
 
-@BROKEN_HANDSHAKES
 @pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "crashed"])
 def test_while_the_api_server_is_away_nothing_is_told_and_then_what_changed(namespace: Namespace, frozen: bool) -> None:
     create(namespace, replicas=2)

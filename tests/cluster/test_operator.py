@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from tests.cluster.conftest import BROKEN_HANDSHAKES, Namespace
+from tests.cluster.conftest import BROKEN_TLS, Namespace
 
 from kedge.adapters.kube_client import KubeClient
 from kedge.controller.manifests import ManifestSettings
 from kedge.controller.operator import Operator, OperatorSettings
 from kedge.ports.records import EventRecord, FailoverRecord, RelayRecord, SignalingSnapshot
+
+pytestmark = BROKEN_TLS
 
 LABELS = {"kedge.media/relayset": "voice"}
 
@@ -190,7 +192,6 @@ def test_a_new_operator_changes_nothing(namespace: Namespace, view: View) -> Non
     assert [namespace.get(kind, "voice-relay")["metadata"]["resourceVersion"] for kind in kinds] == before
 
 
-@BROKEN_HANDSHAKES
 @pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "crashed"])
 def test_it_catches_up_after_the_api_server_was_away(namespace: Namespace, view: View, frozen: bool) -> None:
     namespace.create(relay_set(replicas=1))

@@ -127,11 +127,13 @@ class KubeClient:
             query["labelSelector"] = selector
         try:
             response = await self._send("GET", kind.path(namespace), query, timeout=_WATCH)
-            async with response:
+            try:
                 if response.status >= 400:
                     raise _refusal(response.status, await response.read())
                 async for line in _lines(response.content):
                     yield json.loads(line)
+            finally:
+                _drop(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise KubeUnavailableError(0, "Unavailable", str(error) or type(error).__name__) from error
 
@@ -194,6 +196,15 @@ class KubeClient:
         except (kube_config.ConfigException, OSError) as error:
             raise KubeUnavailableError(0, "NoConfiguration", str(error)) from error
         return configuration
+
+
+def _drop(response: aiohttp.ClientResponse) -> None:
+    """End a stream at once: a TLS farewell would outlive the loop if the other side does not answer it."""
+    connection = response.connection
+    transport = connection.transport if connection is not None else None
+    response.close()
+    if transport is not None:
+        transport.abort()
 
 
 def _refusal(status: int, payload: bytes) -> KubeError:

@@ -24,6 +24,8 @@ from kedge.ports.kube import RELAY_SET_KIND, KubeCredentials
 
 _log = logging.getLogger(__name__)
 _STOP_SECONDS: Final = 10.0
+_CLOSING_SECONDS: Final = 0.1
+"""TLS connections end in the background; a loop that ends before them leaves their sockets to the garbage collector."""
 
 
 class EndlessBackoff:
@@ -103,7 +105,16 @@ class KopfThread:
             _log.info("kopf is started again")
 
     def _run(self) -> None:
-        kopf.run(
+        asyncio.run(self._operate())
+
+    async def _operate(self) -> None:
+        try:
+            await self._kopf()
+        finally:
+            await asyncio.sleep(_CLOSING_SECONDS)
+
+    async def _kopf(self) -> None:
+        await kopf.operator(
             registry=self._registry(),
             settings=operator_settings(),
             standalone=True,
