@@ -1,4 +1,4 @@
-"""baresip, a softphone with a SIP stack that is not ours nor SIPp's, talks through Kedge, holds, and outlives relays."""
+"""baresip, a softphone with a SIP stack that is neither ours nor SIPp's, talks through Kedge and outlives relays."""
 
 import time
 from collections.abc import Callable, Iterator
