@@ -298,7 +298,7 @@ class B2bua(ServerUser):
             if leg is not None:
                 self.dialogs.pop(leg.dialog.local_tag, None)
                 leg.peer.calls -= 1
-        self.failover.forget(call)
+        self.failover.forget(call, now)
         self.observer.call_changed(call, now)
         call.release_legs()
 

@@ -138,6 +138,10 @@ class Failover(TimerTarget):
         relay = call.relay
         return relay is None or relay.state is RelayState.DOWN or relay.instance != call.relay_instance
 
+    def _is_stranded(self, call: Call) -> bool:
+        """Whether a party's media goes nowhere: the session is gone, or a leg was not told where the new one is."""
+        return self.is_lost(call) or call.caller.session != call.session or call.callee.session != call.session
+
     def policy_of(self, call: Call) -> FailoverPolicy:
         """Return the failover policy of a call's RelaySet."""
         policy = self._b2bua.fleet.sets.get(call.relay_set)
@@ -145,7 +149,7 @@ class Failover(TimerTarget):
 
     def _is_needed(self, want: Want) -> bool:
         call = want.call
-        if self.is_lost(call) or call.caller.session != call.session or call.callee.session != call.session:
+        if self._is_stranded(call):
             return True
         if want.target is not None:
             return call.relay is not want.target
@@ -190,7 +194,7 @@ class Failover(TimerTarget):
                 old.target = target
                 self._enqueue(old)
                 return
-            self._close_report_entry(old)  # a second loss: it counts there from now on
+            self._close_report_entry(old, now)  # a second loss: it counts there from now on
         want = self.wants[call.id] = Want(call, reason, now, target, report)
         if old is not None and old.report is not None:
             want.last_seen = min(want.last_seen, old.last_seen) or want.last_seen
@@ -198,23 +202,26 @@ class Failover(TimerTarget):
             report.pending += 1
         self._enqueue(want)
 
-    def _close_report_entry(self, want: Want) -> None:
+    def _close_report_entry(self, want: Want, now: float) -> None:
         if want.report is not None:
-            want.report.pending -= 1
-            want.report.calls -= 1
-            want.report = None
+            report, want.report = want.report, None
+            report.pending -= 1
+            report.calls -= 1
+            self._b2bua.observer.failover_changed(report, now)
 
     def _enqueue(self, want: Want) -> None:
         if not want.queued:
             want.queued = True
             (self._urgent if want.call.emergency else self._queue).append(want)
 
-    def forget(self, call: Call) -> None:
+    def forget(self, call: Call, now: float) -> None:
         """A call has ended: what was wanted of it is moot."""
         want = self.wants.pop(call.id, None)
-        if want is not None and want.report is not None:
-            want.report.pending -= 1
-            want.report = None
+        if want is None or want.report is None:
+            return
+        report, want.report = want.report, None
+        report.pending -= 1
+        self._b2bua.observer.failover_changed(report, now)
 
     def settled(self, call: Call, now: float) -> None:
         """A party's own exchange has ended: go on with a move that waited for it."""
@@ -289,7 +296,11 @@ class Failover(TimerTarget):
         if target is None and not lost and call.relay is not None and call.relay.description.intent is not Intent.DRAIN:
             target = call.relay  # a leg only has to be told where the session is
         elif target is None:
-            target = b2bua.fleet.pick(call.relay_set, avoid=None if lost else call.relay)
+            # A relay that has restarted gives its ports out again, to other calls than those whose phones still send
+            # there: they would hear each other until they are told. So it is the last choice of those who leave it.
+            target = b2bua.fleet.pick(call.relay_set, avoid=call.relay)
+            if target is None and lost:
+                target = b2bua.fleet.pick(call.relay_set)
         if target is None or (target is call.relay and not lost and self._is_drain(want)):
             self._no_relay(want, now)
             return
@@ -354,8 +365,10 @@ class Failover(TimerTarget):
                 self._done(want, result, now) if not self._is_needed(want) else self._retry(want, message, now)
             elif result in (AGAIN, NO_RELAY):
                 self._retry(want, message, now)
-            elif result == ROLLED_BACK or not self.is_lost(call):
+            elif result == ROLLED_BACK or not self._is_stranded(call):
                 self._give_up(want, message, now)
+            elif self.breaker_open(call.caller.peer) or self.breaker_open(call.callee.peer):
+                self._retry(want, message, now)
             else:
                 self._unmovable(want, message, now)
         elif result != ENDED_RESULT and call.id in self.wants:

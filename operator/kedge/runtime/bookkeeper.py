@@ -125,36 +125,33 @@ class Bookkeeper(Observer):
         self.stats.rejected[key] = self.stats.rejected.get(key, 0) + 1
 
     def failover_changed(self, report: FailoverReport, now: float) -> None:
-        """Keep its newest figures; say so when it begins and when it has ended."""
+        """Keep the newest figures of the newest loss; say so when one begins and when it has ended."""
         key = report.relay.relay_set
         known = self._reports.get(key)
-        self._reports[key] = record = FailoverRecord(
+        done = report.pending == 0
+        p50, p99 = (report.gap(0.5), report.gap(0.99)) if done else (0.0, 0.0)
+        record = FailoverRecord(
             relay_set=key, relay=report.relay.name, reason=report.reason, started=report.started + self._wall,
             calls=report.calls, moved=report.moved, failed=report.failed, pending=report.pending,
-            detection=report.detected, gap_p50=0.0, gap_p99=0.0,
-        )  # fmt: skip
-        begun = known is None or known.started != record.started
-        if report.pending == 0 and report.calls:
-            self._failover_done(report)
-        elif begun and report.calls:
-            self.event(
-                warning=True, reason="FailoverStarted", relay_set=key, relay=report.relay.name, call="",
-                message=f"{report.calls} calls leave relay {report.relay.name} ({report.reason})",
-            )  # fmt: skip
-
-    def _failover_done(self, report: FailoverReport) -> None:
-        key = report.relay.relay_set
-        p50, p99 = report.gap(0.5), report.gap(0.99)
-        self._reports[key] = FailoverRecord(
-            relay_set=key, relay=report.relay.name, reason=report.reason, started=report.started + self._wall,
-            calls=report.calls, moved=report.moved, failed=report.failed, pending=0,
             detection=report.detected, gap_p50=p50, gap_p99=p99,
         )  # fmt: skip
-        gaps = f"; media gap p50 {p50 * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms" if report.gaps else ""
+        if known is None or known.started <= record.started:  # of two losses at a time the later one is shown
+            self._reports[key] = record
+        if done and report.calls:
+            self._failover_done(record, measured=bool(report.gaps))
+        elif report.calls and (known is None or known.started < record.started):
+            self.event(
+                warning=True, reason="FailoverStarted", relay_set=key, relay=record.relay, call="",
+                message=f"{report.calls} calls leave relay {record.relay} ({report.reason})",
+            )  # fmt: skip
+
+    def _failover_done(self, record: FailoverRecord, *, measured: bool) -> None:
+        p50, p99 = record.gap_p50 * 1000, record.gap_p99 * 1000
+        gaps = f"; media gap p50 {p50:.0f} ms, p99 {p99:.0f} ms" if measured else ""
         self.event(
-            warning=report.failed > 0, reason="FailoverDone", relay_set=key, relay=report.relay.name, call="",
-            message=f"{report.moved} of {report.calls} calls moved off relay {report.relay.name} ({report.reason}), "
-            f"{report.failed} failed{gaps}",
+            warning=record.failed > 0, reason="FailoverDone", relay_set=record.relay_set, relay=record.relay, call="",
+            message=f"{record.moved} of {record.calls} calls moved off relay {record.relay} ({record.reason}), "
+            f"{record.failed} failed{gaps}",
         )  # fmt: skip
 
     def event(self, *, warning: bool, reason: str, message: str, relay_set: str, relay: str, call: str) -> None:
