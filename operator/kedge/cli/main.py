@@ -35,6 +35,37 @@ def _with_output(command: _Command) -> _Command:
     return option(command)
 
 
+def _with_settings(command: _Command) -> _Command:
+    option = click.option(
+        "--settings", type=_FILE, help="Settings file: sockets, peers, routes. Without it, the defaults."
+    )
+    return option(command)
+
+
+def _with_cluster(command: _Command) -> _Command:
+    kubeconfig = click.option(
+        "--kubeconfig", default="", metavar="FILE",
+        help="How the cluster is reached; else the pod's service account, KUBECONFIG, or ~/.kube/config.",
+    )  # fmt: skip
+    context = click.option("--context", default="", help="Context of the kubeconfig; else its current one.")
+    namespace = click.option(
+        "--namespace", "-n", default="", help="Where RelaySets are; else the pod's namespace or the context's."
+    )
+    return kubeconfig(context(namespace(command)))
+
+
+def _with_relay_image(command: _Command) -> _Command:
+    image = click.option(
+        "--relay-image", envvar="KEDGE_RELAY_IMAGE", default="kedge-rtpengine:latest", show_default=True,
+        help="rtpengine image for RelaySets that name none; KEDGE_RELAY_IMAGE says the same.",
+    )  # fmt: skip
+    networks = click.option(
+        "--signaling-network", "signaling_networks", multiple=True, metavar="CIDR",
+        help="Network from which signaling commands relays if it uses its node's network; may be given several times.",
+    )  # fmt: skip
+    return image(networks(command))
+
+
 @contextmanager
 def _server_errors() -> Iterator[None]:
     """Tell what the server says in one line, exit status 1."""
@@ -62,28 +93,77 @@ def main() -> None:
     epilog="""
 \b
 Examples:
-  kedge run --settings settings.yaml --relayset relayset.yaml
+  kedge run --settings settings.yaml --relayset relayset.yaml      (without a cluster)
   kedge run --relayset east.yaml --relayset west.yaml
+  kedge run --settings settings.yaml --kubeconfig ~/.kube/config --namespace voice
 """
 )
-@click.option("--settings", type=_FILE, help="Settings file: sockets, peers, routes. Without it, the defaults.")
+@_with_settings
 @click.option(
     "--relayset", "relaysets", type=_FILE, multiple=True,
     help="File with RelaySets that name their relays by address (spec.endpoints); may be given several times, and is "
-    "read again when it changes.",
+    "read again when it changes. No cluster is used then.",
 )  # fmt: skip
-def run(settings: Path | None, relaysets: tuple[Path, ...]) -> None:
-    """Run all of Kedge in one process.
+@_with_cluster
+@_with_relay_image
+def run(settings: Path | None, relaysets: tuple[Path, ...], **cluster: Any) -> None:
+    """Run all of Kedge in one process: signaling, and the operator where there is a cluster.
 
-    With --relayset it needs no cluster: relays come from files, and the other commands talk to its admin API.
+    With --relayset it needs no cluster: relays come from files. Without it, RelaySets come from the cluster that the
+    process is in, or from that of the kubeconfig.
 
     Exit status: 0 after SIGTERM or SIGINT, 1 when it cannot start or SIP has failed, 2 when a file is wrong.
     """
-    from kedge.cli import roles  # it brings in all of Kedge, which the other commands need not wait for
+    # They bring in all of Kedge, which other commands need not wait for.
+    from kedge.cli import roles
+    from kedge.cli.cluster import ClusterOptions
 
     if not relaysets:
-        raise click.UsageError("name at least one RelaySet file with --relayset")
-    sys.exit(roles.run(settings, relaysets))
+        sys.exit(roles.run_in_cluster(settings, ClusterOptions(**cluster)))
+    if cluster["kubeconfig"] or cluster["context"] or cluster["namespace"]:
+        raise click.UsageError("--relayset is for running without a cluster: leave out --kubeconfig and the like")
+    sys.exit(roles.run_standalone(settings, relaysets))
+
+
+@main.command(
+    epilog="""
+\b
+Example:
+  kedge signaling --settings /etc/kedge/settings.yaml
+"""
+)
+@_with_settings
+@_with_cluster
+def signaling(settings: Path | None, **cluster: Any) -> None:
+    """Run signaling alone: the B2BUA, which watches relays in a cluster and moves calls by itself.
+
+    It needs neither the operator nor, once it knows the relays, the API server.
+    """
+    from kedge.cli import roles
+    from kedge.cli.cluster import ClusterOptions
+
+    sys.exit(roles.run_signaling(settings, ClusterOptions(**cluster)))
+
+
+@main.command(
+    epilog="""
+\b
+Example:
+  kedge operator --relay-image registry.example/kedge-rtpengine:1
+"""
+)
+@_with_settings
+@_with_cluster
+@_with_relay_image
+def operator(settings: Path | None, **cluster: Any) -> None:
+    """Run the operator alone: RelaySets become relay pods, and their status tells what signaling sees.
+
+    No SIP goes through it, and no failover waits for it. Let one run at a time.
+    """
+    from kedge.cli import roles
+    from kedge.cli.cluster import ClusterOptions
+
+    sys.exit(roles.run_operator(settings, ClusterOptions(**cluster)))
 
 
 @main.command(

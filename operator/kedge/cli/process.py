@@ -12,7 +12,7 @@ import logging
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from aiohttp import web
 
@@ -24,7 +24,9 @@ from kedge.api.settings import Settings
 from kedge.base.address import Address, format_address
 from kedge.base.errors import KedgeError
 from kedge.cli.compose import signaling_of
+from kedge.controller.status import RECORDS_LIMITED_COUNTER
 from kedge.ports.ports import CallStore, CallWish, RelayInventory
+from kedge.ports.records import SignalingSnapshot
 from kedge.relay.model import InventorySnapshot
 from kedge.runtime.bookkeeper import Bookkeeper
 from kedge.runtime.supervision import keep_running
@@ -54,7 +56,32 @@ class Parts:
     """Where RelaySets are that a route names without one."""
     replica: str
     store: CallStore | None = None
-    beside: Sequence[Callable[[Bookkeeper], Beside]] = field(default_factory=tuple)
+    limited: Callable[[], str] = str
+    """Says what the store's budget holds back; empty while it suffices."""
+    beside: Sequence[Callable[[Callable[[], SignalingSnapshot]], Beside]] = ()
+    """Make what else runs here, given what tells all but the calls."""
+    close: Sequence[Callable[[], Awaitable[None]]] = ()
+    """Awaited at the very end."""
+
+
+class Published:
+    """What this process tells of itself: its books, and whether the budget of its store suffices."""
+
+    def __init__(self, books: Bookkeeper, limited: Callable[[], str]) -> None:
+        self._books = books
+        self._limited = limited
+        self.stats = books.stats
+        self.parse_errors = books.parse_errors
+
+    def snapshot(self, *, calls: bool = True) -> SignalingSnapshot:
+        """Return what is known now; from any thread."""
+        snapshot = self._books.snapshot(calls=calls)
+        limited = {RECORDS_LIMITED_COUNTER: int(bool(self._limited()))}
+        return replace(snapshot, counters=snapshot.counters | limited)
+
+    def without_calls(self) -> SignalingSnapshot:
+        """Return what is known now but for the calls, which may be many."""
+        return self.snapshot(calls=False)
 
 
 def replica_name(settings: Settings) -> str:
@@ -69,6 +96,7 @@ class SignalingProcess:
         self._settings = settings
         self._parts = parts
         self._books = Bookkeeper(parts.replica, parts.store)
+        self._published = Published(self._books, parts.limited)
         self._signaling = signaling_of(settings, self._books, namespace=parts.namespace)
         self._applied = False
         self._was_ready = False
@@ -88,6 +116,8 @@ class SignalingProcess:
         self._books.on_event(event_logger(self._call_id))
         thread = SignalingThread(self._signaling, ended=lambda: _tell(loop, end))
         async with contextlib.AsyncExitStack() as stack:
+            for close in self._parts.close:
+                stack.push_async_callback(close)
             stack.callback(thread.stop)
             _log.info("SIP is served on %s", format_address(self._bind(thread)))
             await self._open_http(thread, events, stack)
@@ -116,10 +146,10 @@ class SignalingProcess:
         wanted: dict[str, Address] = {}
         if self._settings.admin is not None:
             wanted["admin"] = (self._settings.admin.address, self._settings.admin.port)
-            routes["admin"] = AdminApi(self._books, self._wish, events).routes()
+            routes["admin"] = AdminApi(self._published, self._wish, events).routes()
         if self._settings.metrics is not None:
             wanted["metrics"] = (self._settings.metrics.address, self._settings.metrics.port)
-            routes["metrics"] = metrics_routes(registry_of(self._books))
+            routes["metrics"] = metrics_routes(registry_of(self._published))
         if len(set(wanted.values())) == 1 and len(wanted) == 2 and wanted["admin"][1]:
             del wanted["metrics"]
             routes["admin"] = [*routes["admin"], *routes["metrics"]]
@@ -143,7 +173,7 @@ class SignalingProcess:
                 signaling.post(lambda now: self._note(one, signaling.wish(one, now)))
 
             found.append(Beside(name="the store of calls", run=lambda: store.run(wish)))
-        return [*found, *(make(self._books) for make in parts.beside)]
+        return [*found, *(make(self._published.without_calls) for make in parts.beside)]
 
     def _apply(self, snapshot: InventorySnapshot) -> None:
         self._signaling.apply(snapshot)

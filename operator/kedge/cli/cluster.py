@@ -1,0 +1,121 @@
+"""Puts together what runs in a cluster: inventory and Call objects for signaling, and the operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from kubernetes.aio import config as kube_config
+
+from kedge.adapters.kube_calls import KubeCallStore
+from kedge.adapters.kube_client import KubeClient
+from kedge.adapters.kube_inventory import KubeInventory
+from kedge.adapters.kube_view import SIGNALING_SELECTOR, HttpView, InProcessView
+from kedge.api.settings import Settings
+from kedge.cli.process import Beside, Parts, StartError, replica_name
+from kedge.controller.manifests import ManifestSettings
+from kedge.controller.operator import Operator, OperatorSettings
+from kedge.ports.kube import KubeError
+from kedge.ports.ports import SignalingView
+from kedge.ports.records import SignalingSnapshot
+
+_POD_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterOptions:
+    """Which cluster is meant, as the command line says; what is empty is found out."""
+
+    kubeconfig: str = ""
+    context: str = ""
+    namespace: str = ""
+    relay_image: str = ""
+    """The rtpengine image for RelaySets that name none."""
+    signaling_networks: tuple[str, ...] = ()
+    """Networks from which signaling commands relays when it uses the network of its nodes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """A cluster that can be reached in principle: its configuration is there."""
+
+    settings: Settings
+    options: ClusterOptions
+    namespace: str
+
+    def client(self) -> KubeClient:
+        """Return a client for the loop that it will be used on."""
+        return KubeClient(self.options.kubeconfig or self.settings.kube.kubeconfig, self.options.context)
+
+    def signaling(self) -> Parts:
+        """Return the parts of a signaling process whose relays and Call objects are in the cluster."""
+        client, replica = self.client(), replica_name(self.settings)
+        inventory = KubeInventory(client, namespace=self.namespace)
+        store = KubeCallStore(
+            client, namespace=self.namespace, replica=replica, policies=inventory.record_policy
+        )  # fmt: skip
+        return Parts(
+            inventory=inventory, namespace=self.namespace, replica=replica, store=store,
+            limited=lambda: store.limited, close=(client.close,),
+        )  # fmt: skip
+
+    def operator_beside(self, snapshot: Callable[[], SignalingSnapshot]) -> Beside:
+        """Return the operator for a process that has signaling in it."""
+        return Beside(name="the operator", run=lambda: self._operator(self.client(), InProcessView(snapshot)).run())
+
+    def operator(self) -> Operator:
+        """Return an operator that asks signaling pods over HTTP; a new one for each run."""
+        client = self.client()
+        admin = self.settings.admin
+        port = admin.port if admin is not None else 0
+        return self._operator(client, HttpView(client, namespace=self.namespace, port=port))
+
+    def _operator(self, client: KubeClient, view: SignalingView) -> Operator:
+        labels = dict(one.split("=", 1) for one in SIGNALING_SELECTOR.split(","))
+        manifests = ManifestSettings(
+            image=self.options.relay_image, signaling_labels=labels, signaling_namespace=self.namespace,
+            signaling_networks=self.options.signaling_networks,
+        )  # fmt: skip
+        settings = OperatorSettings(manifests=manifests, namespace=self.namespace, resync=self.settings.kube.resync)
+        return Operator(settings, client, view)
+
+
+async def cluster_of(settings: Settings, options: ClusterOptions) -> Cluster:
+    """Return the cluster that is meant; it need not answer just now.
+
+    Raises:
+        StartError: nothing says where it is.
+    """
+    cluster = Cluster(settings=settings, options=options, namespace="")
+    client = cluster.client()
+    try:
+        await client.credentials()
+    except KubeError as error:
+        raise StartError(
+            f"no cluster: {error.message}. Name one with --kubeconfig, or relays in files with `kedge run --relayset`"
+        ) from None
+    finally:
+        await client.close()
+    return Cluster(settings=settings, options=options, namespace=_namespace(settings, options))
+
+
+def _namespace(settings: Settings, options: ClusterOptions) -> str:
+    """Return where RelaySets are: as told, else the pod's own namespace, else the kubeconfig's."""
+    told = options.namespace or settings.kube.namespace
+    if told:
+        return told
+    try:
+        return _POD_NAMESPACE.read_text().strip()
+    except OSError:
+        return _namespace_of_context(options.kubeconfig or settings.kube.kubeconfig, options.context)
+
+
+def _namespace_of_context(kubeconfig: str, context: str) -> str:
+    try:
+        contexts, current = kube_config.list_kube_config_contexts(kubeconfig or None)  # type: ignore[no-untyped-call]
+    except (kube_config.ConfigException, OSError):
+        return "default"
+    chosen = next((one for one in contexts if one["name"] == context), current)
+    return str(chosen["context"].get("namespace") or "default")
