@@ -23,7 +23,8 @@ BROKEN_TLS = pytest.mark.filterwarnings(
 )
 """CPython 3.11 leaves the socket of a TLS connection to the garbage collector when the other side breaks off the
 handshake, and when the loop ends before the farewell is answered; neither is in our hands where kopf is the client."""
-CRDS = Path(__file__).parents[2] / "crds"
+ROOT = Path(__file__).parents[2]
+CRDS, RBAC = ROOT / "crds", ROOT / "manifests" / "rbac.yaml"
 
 
 class Namespace:
@@ -31,11 +32,18 @@ class Namespace:
 
     def __init__(self, server: ApiServer) -> None:
         self.server = server
-        self.kubeconfig = str(server.kubeconfig)
         self.name = f"test-{secrets.token_hex(4)}"
 
     def __call__(self, *args: str, stdin: str | None = None) -> str:
         return self.server.kubectl(f"--namespace={self.name}", *args, stdin=stdin)
+
+    def kubeconfig(self, role: str, directory: Path) -> str:
+        """Return the path of a kubeconfig with no more rights than ``manifests/rbac.yaml`` gives to a role."""
+        config = json.loads(self.server.kubeconfig.read_text())
+        config["users"][0]["user"] = {"token": self("create", "token", f"kedge-{role}")}
+        path = directory / f"{role}.kubeconfig"
+        path.write_text(json.dumps(config))
+        return str(path)
 
     def create(self, manifest: dict[str, Any]) -> dict[str, Any]:
         created: dict[str, Any] = json.loads(self("create", "-f", "-", "-o", "json", stdin=json.dumps(manifest)))
@@ -106,6 +114,7 @@ def namespace(crds: ApiServer) -> Iterator[Namespace]:
     """A namespace of the test's own."""
     made = Namespace(crds)
     crds.kubectl("create", "namespace", made.name)
+    made("apply", "-f", str(RBAC))
     yield made
     gc.collect()  # what is left unclosed shall be told of this test, not of a later one
     crds.kubectl("delete", "relaysets,calls", "--all", f"--namespace={made.name}")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,9 +56,9 @@ def moved(before: CallRecord, relay: str) -> CallRecord:
 
 @contextmanager
 def storing(
-    namespace: Namespace, policy: RecordPolicy | None = None, wishes: list[CallWish] | None = None
+    namespace: Namespace, directory: Path, policy: RecordPolicy | None = None, wishes: list[CallWish] | None = None
 ) -> Iterator[KubeCallStore]:
-    client = KubeClient(namespace.kubeconfig)
+    client = KubeClient(namespace.kubeconfig("signaling", directory))
     chosen = policy or RecordPolicy(after=0.0)
     store = KubeCallStore(client, namespace=namespace.name, replica="sig-0", policies=lambda key: chosen)
     seen = wishes if wishes is not None else []
@@ -70,8 +71,8 @@ def status(namespace: Namespace, call: str = "c1") -> dict[str, Any]:
     return found
 
 
-def test_a_call_object_comes_and_goes_with_its_call(namespace: Namespace) -> None:
-    with storing(namespace) as store:
+def test_a_call_object_comes_and_goes_with_its_call(namespace: Namespace, tmp_path: Path) -> None:
+    with storing(namespace, tmp_path) as store:
         store.put(record(namespace))
         namespace.until(lambda: status(namespace)["state"] == "Active", "it is there")
         first = namespace.get("call", "c1")
@@ -94,9 +95,9 @@ def test_a_call_object_comes_and_goes_with_its_call(namespace: Namespace) -> Non
     assert (last["from"], last["to"], last["gap"]) == ("r1", "r2", "123ms")
 
 
-def test_a_patched_relay_is_a_wish_and_the_calls_own_move_is_none(namespace: Namespace) -> None:
+def test_a_patched_relay_is_a_wish_and_the_calls_own_move_is_none(namespace: Namespace, tmp_path: Path) -> None:
     wishes: list[CallWish] = []
-    with storing(namespace, wishes=wishes) as store:
+    with storing(namespace, tmp_path, wishes=wishes) as store:
         store.put(record(namespace))
         namespace.until(lambda: status(namespace)["state"] == "Active", "it is there")
         store.put(moved(record(namespace), "r2"))
@@ -110,9 +111,9 @@ def test_a_patched_relay_is_a_wish_and_the_calls_own_move_is_none(namespace: Nam
     assert wishes == [CallWish(call="c1", relay="r1"), CallWish(call="c1", terminate=True)]
 
 
-def test_deleting_an_object_is_no_wish_and_it_comes_back(namespace: Namespace) -> None:
+def test_deleting_an_object_is_no_wish_and_it_comes_back(namespace: Namespace, tmp_path: Path) -> None:
     wishes: list[CallWish] = []
-    with storing(namespace, wishes=wishes) as store:
+    with storing(namespace, tmp_path, wishes=wishes) as store:
         store.put(record(namespace))
         namespace.until(lambda: status(namespace)["state"] == "Active", "it is there")
         before = namespace.get("call", "c1")["metadata"]["uid"]
@@ -123,22 +124,22 @@ def test_deleting_an_object_is_no_wish_and_it_comes_back(namespace: Namespace) -
     assert wishes == []
 
 
-def test_what_an_earlier_run_left_is_removed_and_what_others_have_stays(namespace: Namespace) -> None:
-    with storing(namespace) as store:
+def test_what_an_earlier_run_left_is_removed_and_what_others_have_stays(namespace: Namespace, tmp_path: Path) -> None:
+    with storing(namespace, tmp_path) as store:
         store.put(record(namespace, "left"))
         namespace.until(lambda: status(namespace, "left")["state"] == "Active", "it is there")
     others = namespace.get("call", "left")
     others["metadata"] = {"name": "others", "labels": {"kedge.media/replica": "sig-1"}}
     namespace.create(others)
 
-    with storing(namespace):
+    with storing(namespace, tmp_path):
         namespace.until(lambda: len(namespace.list("calls")) == 1, "the leftover is removed")
 
     assert namespace.list("calls")[0]["metadata"]["name"] == "others"
 
 
-def test_objects_stay_within_the_budget_and_the_rest_is_told(namespace: Namespace) -> None:
-    with storing(namespace, RecordPolicy(after=0.0, max_objects=2, writes_per_second=100)) as store:
+def test_objects_stay_within_the_budget_and_the_rest_is_told(namespace: Namespace, tmp_path: Path) -> None:
+    with storing(namespace, tmp_path, RecordPolicy(after=0.0, max_objects=2, writes_per_second=100)) as store:
         for number in range(5):
             store.put(record(namespace, f"c{number}"))
         namespace.until(lambda: bool(store.limited), "the limit is told")
@@ -150,9 +151,9 @@ def test_objects_stay_within_the_budget_and_the_rest_is_told(namespace: Namespac
 
 
 @pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "crashed"])
-def test_it_catches_up_after_the_api_server_was_away(namespace: Namespace, frozen: bool) -> None:
+def test_it_catches_up_after_the_api_server_was_away(namespace: Namespace, tmp_path: Path, frozen: bool) -> None:
     wishes: list[CallWish] = []
-    with storing(namespace, wishes=wishes) as store:
+    with storing(namespace, tmp_path, wishes=wishes) as store:
         store.put(record(namespace, "stays"))
         store.put(record(namespace, "ends"))
         namespace.until(lambda: status(namespace, "ends")["state"] == "Active", "both are there")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,9 +42,9 @@ class Published:
 
 
 @contextmanager
-def watching(namespace: Namespace, *, linger: float = 30.0) -> Iterator[Published]:
+def watching(namespace: Namespace, directory: Path, *, linger: float = 30.0) -> Iterator[Published]:
     published = Published()
-    client = KubeClient(namespace.kubeconfig)
+    client = KubeClient(namespace.kubeconfig("signaling", directory))
     inventory = KubeInventory(client, namespace=namespace.name, linger=linger)
     with Background(lambda: inventory.run(published), client.close):
         yield published
@@ -60,11 +61,11 @@ def create(namespace: Namespace, name: str = "voice", **spec: Any) -> None:
     )
 
 
-def test_pods_of_a_relay_set_are_relays(namespace: Namespace) -> None:
+def test_pods_of_a_relay_set_are_relays(namespace: Namespace, tmp_path: Path) -> None:
     create(namespace, replicas=2, control={"port": 2300}, health={"interval": "200ms"})
     pod = namespace.relay_pod("r1", LABELS, "192.0.2.11")
 
-    with watching(namespace) as published:
+    with watching(namespace, tmp_path) as published:
         first = published.until(lambda one: len(one.relays) == 1, "the pod is told")
         namespace.relay_pod("r2", LABELS, "192.0.2.12", ready=False)
         second = published.until(lambda one: len(one.relays) == 2, "the other too")
@@ -77,10 +78,10 @@ def test_pods_of_a_relay_set_are_relays(namespace: Namespace) -> None:
     assert [one.backend_ready for one in second.relays] == [True, False]
 
 
-def test_a_pod_that_is_deleted_is_to_be_drained_and_then_lingers(namespace: Namespace) -> None:
+def test_a_pod_that_is_deleted_is_to_be_drained_and_then_lingers(namespace: Namespace, tmp_path: Path) -> None:
     create(namespace, replicas=2)
     namespace.relay_pod("r1", LABELS, "192.0.2.11")
-    with watching(namespace, linger=1.0) as published:
+    with watching(namespace, tmp_path, linger=1.0) as published:
         published.until(lambda one: len(one.relays) == 1, "the pod is told")
 
         namespace("delete", "pod", "r1", "--wait=false", "--grace-period=60")
@@ -94,10 +95,10 @@ def test_a_pod_that_is_deleted_is_to_be_drained_and_then_lingers(namespace: Name
 
 
 @pytest.mark.parametrize(("annotation", "intent"), [("drain", Intent.DRAIN), ("cordon", Intent.CORDON)])
-def test_an_annotation_is_an_intent(namespace: Namespace, annotation: str, intent: Intent) -> None:
+def test_an_annotation_is_an_intent(namespace: Namespace, tmp_path: Path, annotation: str, intent: Intent) -> None:
     create(namespace, replicas=1)
     namespace.relay_pod("r1", LABELS, "192.0.2.11")
-    with watching(namespace) as published:
+    with watching(namespace, tmp_path) as published:
         published.until(lambda one: len(one.relays) == 1, "the pod is told")
 
         namespace("annotate", "pod", "r1", f"kedge.media/{annotation}=true")
@@ -106,9 +107,9 @@ def test_an_annotation_is_an_intent(namespace: Namespace, annotation: str, inten
         published.until(lambda one: one.relays[0].intent is Intent.SERVE, "and taken back")
 
 
-def test_pods_of_others_and_endpoints_are_relays_too(namespace: Namespace) -> None:
+def test_pods_of_others_and_endpoints_are_relays_too(namespace: Namespace, tmp_path: Path) -> None:
     namespace.relay_pod("theirs", {"app": "rtpengine"}, "192.0.2.21")
-    with watching(namespace) as published:
+    with watching(namespace, tmp_path) as published:
         published.until(lambda one: one.relays == (), "nothing is there")
 
         create(namespace, "selected", selector={"matchLabels": {"app": "rtpengine"}})
@@ -123,10 +124,12 @@ def test_pods_of_others_and_endpoints_are_relays_too(namespace: Namespace) -> No
 
 
 @pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "crashed"])
-def test_while_the_api_server_is_away_nothing_is_told_and_then_what_changed(namespace: Namespace, frozen: bool) -> None:
+def test_while_the_api_server_is_away_nothing_is_told_and_then_what_changed(
+    namespace: Namespace, tmp_path: Path, frozen: bool
+) -> None:
     create(namespace, replicas=2)
     namespace.relay_pod("r1", LABELS, "192.0.2.11")
-    with watching(namespace) as published:
+    with watching(namespace, tmp_path) as published:
         published.until(lambda one: len(one.relays) == 1, "the pod is told")
         before = len(published.all)
 

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,14 +58,14 @@ def relay(namespace: Namespace, pod: dict[str, Any], state: str = "Ready", *, se
 
 
 @contextmanager
-def running(namespace: Namespace, view: View) -> Iterator[Operator]:
+def running(namespace: Namespace, view: View, directory: Path) -> Iterator[Operator]:
     settings = OperatorSettings(
         manifests=ManifestSettings(image="relay:1", signaling_labels={"app.kubernetes.io/component": "signaling"}),
         namespace=namespace.name,
         resync=5.0,
         poll=0.2,
     )
-    operator = Operator(settings, KubeClient(namespace.kubeconfig), view)
+    operator = Operator(settings, KubeClient(namespace.kubeconfig("operator", directory)), view)
     operator.start()
     try:
         yield operator
@@ -83,10 +84,10 @@ def condition(manifest: dict[str, Any], kind: str) -> dict[str, Any]:
     return found
 
 
-def test_a_relay_set_gets_what_runs_its_relays(namespace: Namespace, view: View) -> None:
+def test_a_relay_set_gets_what_runs_its_relays(namespace: Namespace, view: View, tmp_path: Path) -> None:
     owner = namespace.create(relay_set(replicas=2))
 
-    with running(namespace, view):
+    with running(namespace, view, tmp_path):
         namespace.until(lambda: bool(namespace.get("networkpolicy", "voice-relay")), "the last object is applied")
         deployment = namespace.get("deployment", "voice-relay")
         namespace("scale", "relayset", "voice", "--replicas=3")
@@ -97,9 +98,11 @@ def test_a_relay_set_gets_what_runs_its_relays(namespace: Namespace, view: View)
     assert namespace.get("poddisruptionbudget", "voice-relay")["spec"]["maxUnavailable"] == 1
 
 
-def test_what_others_change_is_put_right_and_what_they_add_stays(namespace: Namespace, view: View) -> None:
+def test_what_others_change_is_put_right_and_what_they_add_stays(
+    namespace: Namespace, view: View, tmp_path: Path
+) -> None:
     namespace.create(relay_set(replicas=2))
-    with running(namespace, view):
+    with running(namespace, view, tmp_path):
         namespace.until(lambda: bool(namespace.get("networkpolicy", "voice-relay")), "all is applied")
         template = {"spec": {"containers": [{"name": "relay", "image": "evil:1"}]}}
         patch = {"metadata": {"annotations": {"mine": "yes"}}, "spec": {"replicas": 9, "template": template}}
@@ -115,11 +118,11 @@ def test_what_others_change_is_put_right_and_what_they_add_stays(namespace: Name
     assert namespace.get("deployment", "voice-relay")["metadata"]["annotations"]["mine"] == "yes"
 
 
-def test_a_deployment_of_someone_else_is_left_alone(namespace: Namespace, view: View) -> None:
+def test_a_deployment_of_someone_else_is_left_alone(namespace: Namespace, view: View, tmp_path: Path) -> None:
     namespace("create", "deployment", "voice-relay", "--image=theirs:1")
     namespace.create(relay_set(replicas=2))
 
-    with running(namespace, view):
+    with running(namespace, view, tmp_path):
         namespace.until(lambda: "status" in namespace.get("relayset", "voice"), "a status is written")
 
     ready = condition(namespace.get("relayset", "voice"), "Ready")
@@ -129,7 +132,7 @@ def test_a_deployment_of_someone_else_is_left_alone(namespace: Namespace, view: 
     assert template["spec"]["containers"][0]["image"] == "theirs:1"
 
 
-def test_status_scale_and_events_tell_what_signaling_tells(namespace: Namespace, view: View) -> None:
+def test_status_scale_and_events_tell_what_signaling_tells(namespace: Namespace, view: View, tmp_path: Path) -> None:
     namespace.create(relay_set(replicas=2))
     one = namespace.relay_pod("r1", LABELS, "192.0.2.11")
     two = namespace.relay_pod("r2", LABELS, "192.0.2.12")
@@ -138,7 +141,7 @@ def test_status_scale_and_events_tell_what_signaling_tells(namespace: Namespace,
     view.now = (
         SignalingSnapshot(replica="sig-0", at=now, relays=(relay(namespace, one, sessions=7), relay(namespace, two))),
     )
-    with running(namespace, view):
+    with running(namespace, view, tmp_path):
         namespace.until(lambda: condition(namespace.get("rly", "voice"), "Ready")["status"] == "True", "it is ready")
         before = namespace.get("rly", "voice")["status"]
         scale = namespace.server.kubectl(
@@ -176,9 +179,9 @@ def test_status_scale_and_events_tell_what_signaling_tells(namespace: Namespace,
     assert (event["reason"], event["regarding"]["name"]) == ("RelayDown", "voice")
 
 
-def test_a_new_operator_changes_nothing(namespace: Namespace, view: View) -> None:
+def test_a_new_operator_changes_nothing(namespace: Namespace, view: View, tmp_path: Path) -> None:
     namespace.create(relay_set(replicas=1))
-    with running(namespace, view):
+    with running(namespace, view, tmp_path):
         namespace.until(lambda: "status" in namespace.get("rly", "voice"), "a status is written")
         namespace.until(lambda: bool(namespace.get("networkpolicy", "voice-relay")), "all is applied")
     kinds = ("deployment", "poddisruptionbudget", "networkpolicy")
@@ -186,17 +189,19 @@ def test_a_new_operator_changes_nothing(namespace: Namespace, view: View) -> Non
 
     pod = namespace.relay_pod("r1", LABELS, "192.0.2.11")
     view.now = (SignalingSnapshot(replica="sig-0", at=0.0, relays=(relay(namespace, pod),)),)
-    with running(namespace, view):
+    with running(namespace, view, tmp_path):
         namespace.until(lambda: namespace.get("rly", "voice")["status"]["readyReplicas"] == 1, "it has looked")
 
     assert [namespace.get(kind, "voice-relay")["metadata"]["resourceVersion"] for kind in kinds] == before
 
 
 @pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "crashed"])
-def test_it_catches_up_after_the_api_server_was_away(namespace: Namespace, view: View, frozen: bool) -> None:
+def test_it_catches_up_after_the_api_server_was_away(
+    namespace: Namespace, view: View, tmp_path: Path, frozen: bool
+) -> None:
     namespace.create(relay_set(replicas=1))
     pod = namespace.relay_pod("r1", LABELS, "192.0.2.11")
-    with running(namespace, view) as operator:
+    with running(namespace, view, tmp_path) as operator:
         namespace.until(lambda: "status" in namespace.get("rly", "voice"), "a status is written")
 
         namespace.server.cut(frozen=frozen)

@@ -159,11 +159,11 @@ class KubeCallStore:
         async with self._slots:
             try:
                 await self._send(write)
-            except KubeUnavailableError as error:
-                self._book.failed(write, self._clock())
-                _log.warning("call %s is not recorded yet: %s", write.call, error)
-                return False
             except KubeError as error:
+                if isinstance(error, KubeUnavailableError) or error.is_denied:
+                    self._book.failed(write, self._clock())
+                    _log.warning("call %s is not recorded yet: %s", write.call, error)
+                    return False
                 self._refused(write, error)
             else:
                 self._book.done(write, self._clock())

@@ -16,7 +16,7 @@ import aiohttp
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
 
-from kedge.ports.kube import Kind, KubeCredentials, KubeError, KubeUnavailableError, Manifest
+from kedge.ports.kube import NAMESPACE_ENDS, Kind, KubeCredentials, KubeError, KubeUnavailableError, Manifest
 
 FIELD_MANAGER: Final = "kedge"
 """Who owns the fields that server-side apply writes."""
@@ -215,6 +215,9 @@ def _refusal(status: int, payload: bytes) -> KubeError:
         answer = None  # a proxy in between, not the API server
     if isinstance(answer, dict) and answer.get("kind") == "Status":
         reason, message = str(answer.get("reason") or reason), str(answer.get("message") or message)
+        causes = (answer.get("details") or {}).get("causes") or ()
+        if any(one.get("reason") == NAMESPACE_ENDS for one in causes):
+            reason = NAMESPACE_ENDS
     kind = KubeUnavailableError if status in _RETRYABLE else KubeError
     return kind(status, reason, message)
 

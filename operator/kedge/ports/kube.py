@@ -12,6 +12,8 @@ from typing import Any, Final, Protocol, TypeAlias
 from kedge.api.names import CALLS, GROUP, RELAYSETS, VERSION
 from kedge.base.errors import KedgeError
 
+NAMESPACE_ENDS: Final = "NamespaceTerminating"
+"""Reason of a refusal to make anything in a namespace that is being deleted."""
 Manifest: TypeAlias = dict[str, Any]
 """An object of the API server as JSON data."""
 
@@ -34,6 +36,11 @@ class KubeError(KedgeError):
     def is_conflict(self) -> bool:
         """The object exists already, or has changed meanwhile."""
         return self.status == 409
+
+    @property
+    def is_denied(self) -> bool:
+        """No right to it, now: an API server that has just started denies everything until it has read its roles."""
+        return self.status in (401, 403) and self.reason != NAMESPACE_ENDS
 
     @property
     def is_expired(self) -> bool:
