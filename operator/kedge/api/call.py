@@ -102,6 +102,8 @@ class ReanchorResult(StrEnum):
     HUNG_UP = "HungUp"
     FAILED = "Failed"
     ENDED = "Ended"
+    NO_RELAY = "NoRelay"
+    TARGET_LOST = "TargetLost"
 
 
 class LastReanchor(Model):
@@ -114,7 +116,7 @@ class LastReanchor(Model):
     reason: ShortText
     """Why it was moved: RelayDown, RelayRestarted, Drain, Requested, ..."""
     result: ReanchorResult
-    """Moved, AnswersDiverge, RolledBack, HungUp, Failed or Ended (by the parties, meanwhile)."""
+    """Moved, AnswersDiverge, RolledBack, HungUp, Failed, Ended (by the parties), NoRelay or TargetLost (to be retried)."""
     duration: Annotated[float, DurationBounds()]
     """From the decision to the last ACK."""
     gap: Annotated[float, DurationBounds()] | None = None

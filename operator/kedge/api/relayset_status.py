@@ -65,7 +65,7 @@ class LastFailover(Model):
     failed: Annotated[int, Field(ge=0)]
     """Calls that could not be moved."""
     detection: Annotated[float, DurationBounds()] | None = None
-    """From the first sign of trouble to the verdict."""
+    """From the relay's last sign of life to the verdict."""
     gap_p50: Annotated[float, DurationBounds()] | None = None
     """Half of the calls were without media for no longer than this."""
     gap_p99: Annotated[float, DurationBounds()] | None = None

@@ -106,7 +106,7 @@ class Sip(Model):
     max_forwards: Annotated[int, Field(ge=1, le=255)] = 70
     """Max-Forwards of requests that come without one."""
     ring_timeout: Annotated[float, DurationBounds(1, 3600)] = 180.0
-    """How long a call may ring, from the first provisional response on."""
+    """How long a call may ring, from its INVITE on."""
     retry_after: Annotated[float, DurationBounds(1, 3600)] = 10.0
     """Retry-After of a 503 that is owed to a limit."""
 
