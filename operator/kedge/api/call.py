@@ -116,7 +116,7 @@ class LastReanchor(Model):
     reason: ShortText
     """Why it was moved: RelayDown, RelayRestarted, Drain, Requested, ..."""
     result: ReanchorResult
-    """Moved, AnswersDiverge, RolledBack, HungUp, Failed, Ended (by the parties), or to be retried: NoRelay, TargetLost."""
+    """Moved, AnswersDiverge, RolledBack, HungUp, Failed, Ended (by the parties); NoRelay, TargetLost: tried again."""
     duration: Annotated[float, DurationBounds()]
     """From the decision to the last ACK."""
     gap: Annotated[float, DurationBounds()] | None = None
