@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Self
 
 
 class Background:
-    """Runs ``work`` until the end of a ``with`` block, then ``close``."""
+    """Runs ``work`` until the end of a ``with`` block, then ``close``; the thread is ``inside`` for its whole life."""
 
     def __init__(
-        self, work: Callable[[], Coroutine[Any, Any, None]], close: Callable[[], Awaitable[None]] | None = None
+        self,
+        work: Callable[[], Coroutine[Any, Any, None]],
+        close: Callable[[], Awaitable[None]] | None = None,
+        *,
+        inside: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._work = work
         self._close = close
+        self._inside = inside
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._task: asyncio.Task[None] | None = None
@@ -36,7 +41,7 @@ class Background:
         assert not ended_by_itself, self._task
 
     def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+        with self._inside(), asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             runner.run(self._main())
 
     async def _main(self) -> None:

@@ -1,16 +1,15 @@
 """Relays from the cluster: RelaySets and their pods, watched, as one inventory snapshot.
 
 It tells what exists and what is wanted; whether a relay works is for the prober. So a pod's readiness is only passed
-on, a pod that is being deleted is to be drained, and while the API server is away the last snapshot stands. A pod
-that has vanished is told for a while longer, as one to drain: its calls need somebody who looks after them.
+on, a pod that is being deleted is to be drained, and while the API server is away the last snapshot stands. What
+becomes of a relay that is in no snapshot any more, and of its calls, is decided by those who know the calls.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from pydantic import ValidationError
@@ -29,8 +28,6 @@ CORDON_ANNOTATION: Final = "kedge.media/cordon"
 """On a relay pod: give it no new calls. Any value but ``false``."""
 ZONE_LABEL: Final = "topology.kubernetes.io/zone"
 """On pods since Kubernetes 1.35 (copied from the node): reading it there needs no right to read nodes."""
-_LINGER: Final = 30.0
-"""Seconds for which a pod that vanished is still told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,36 +117,6 @@ def describe(pod: PodFacts, facts: RelaySetFacts) -> RelayDescription:
     )
 
 
-class Lingering:
-    """Remembers relays whose pods have vanished, for a time."""
-
-    __slots__ = ("_gone", "_known", "_seconds")
-
-    def __init__(self, seconds: float = _LINGER) -> None:
-        self._seconds = seconds
-        self._known: dict[str, RelayDescription] = {}
-        self._gone: dict[str, tuple[float, RelayDescription]] = {}
-
-    def fold(self, relays: Iterable[RelayDescription], now: float) -> tuple[RelayDescription, ...]:
-        """Return ``relays`` and those that vanished lately, to be drained; ``now`` in seconds, monotonic."""
-        present = {one.uid: one for one in relays}
-        for uid in self._known.keys() - present.keys():
-            last = replace(self._known[uid], intent=Intent.DRAIN, backend_ready=False)
-            self._gone[uid] = (now + self._seconds, last)
-        self._known = present
-        taken = {one.control for one in present.values()}  # another pod may have the address by now
-        self._gone = {
-            uid: (until, one)
-            for uid, (until, one) in self._gone.items()
-            if until > now and uid not in present and one.control not in taken
-        }
-        return (*present.values(), *(one for _, one in self._gone.values()))
-
-    def next_deadline(self) -> float | None:
-        """Return when the next of them is to be forgotten, in seconds, or None."""
-        return min((until for until, _ in self._gone.values()), default=None)
-
-
 def relays_of(
     sets: Mapping[str, RelaySetFacts], ours: Iterable[PodFacts], theirs: Mapping[str, Iterable[PodFacts]]
 ) -> list[RelayDescription]:
@@ -172,13 +139,9 @@ class KubeInventory:
         client: KubeClient,
         *,
         namespace: str,
-        clock: Callable[[], float] = time.monotonic,
-        linger: float = _LINGER,
     ) -> None:
         self._client = client
         self._namespace = namespace
-        self._clock = clock
-        self._lingering = Lingering(linger)
         self._dirty = asyncio.Event()
         self._sets: Mirror[RelaySetFacts] = Mirror(
             client, RELAY_SET_KIND, namespace=namespace, project=relay_set_facts, changed=self._set_changed
@@ -204,27 +167,18 @@ class KubeInventory:
                 await self._pods.synced.wait()
                 self._dirty.set()
                 while True:
-                    await self._changed()
+                    await self._dirty.wait()
+                    self._dirty.clear()
                     self._publish(publish)
         finally:
             for _, task in self._foreign.values():
                 task.cancel()
             self._foreign.clear()
 
-    async def _changed(self) -> None:
-        deadline = self._lingering.next_deadline()
-        timeout = None if deadline is None else max(0.0, deadline - self._clock())
-        try:
-            async with asyncio.timeout(timeout):
-                await self._dirty.wait()
-        except TimeoutError:
-            pass  # somebody who lingered is to be forgotten
-        self._dirty.clear()
-
     def _publish(self, publish: Callable[[InventorySnapshot], None]) -> None:
         sets = self._sets.objects
         theirs = {key: mirror.objects.values() for key, (mirror, _) in self._foreign.items()}
-        relays = self._lingering.fold(relays_of(sets, self._pods.objects.values(), theirs), self._clock())
+        relays = tuple(relays_of(sets, self._pods.objects.values(), theirs))
         policies = tuple(sets[key].policy for key in sorted(sets))
         self._records = {one.key: one.records for one in policies}
         snapshot = InventorySnapshot(relay_sets=policies, relays=relays)

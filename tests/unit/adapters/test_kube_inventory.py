@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from kedge.adapters.kube_inventory import Lingering, pod_facts, relay_set_facts, relays_of
+from kedge.adapters.kube_inventory import pod_facts, relay_set_facts, relays_of
 from kedge.relay.model import Intent, RelayDescription
 
 
@@ -23,10 +23,6 @@ def relay_set(name: str = "voice", **spec: Any) -> dict[str, Any]:
         "metadata": {"name": name, "namespace": "media"},
         "spec": {"engine": "RTPEngine", **spec},
     }
-
-
-def relay(name: str, ip: str = "192.0.2.1", intent: Intent = Intent.SERVE) -> RelayDescription:
-    return RelayDescription(uid=f"uid-{name}", name=name, relay_set="media/voice", control=(ip, 2223), intent=intent)
 
 
 @pytest.mark.parametrize(
@@ -87,33 +83,3 @@ def test_a_name_too_long_for_a_label_finds_its_pods() -> None:
 
 def test_a_relay_set_that_does_not_fit_its_schema_is_none() -> None:
     assert relay_set_facts(relay_set(replicas=-1)) is None
-
-
-def test_a_relay_that_vanished_lingers_to_be_drained() -> None:
-    lingering = Lingering(30.0)
-    lingering.fold([relay("r1"), relay("r2", "192.0.2.2")], 0.0)
-
-    after = lingering.fold([relay("r2", "192.0.2.2")], 10.0)
-
-    assert [(one.name, one.intent, one.backend_ready) for one in after] == [
-        ("r2", Intent.SERVE, True),
-        ("r1", Intent.DRAIN, False),
-    ]
-    assert lingering.next_deadline() == 40.0
-    assert [one.name for one in lingering.fold([relay("r2", "192.0.2.2")], 40.0)] == ["r2"]
-    assert lingering.next_deadline() is None
-
-
-def test_a_relay_that_vanished_is_forgotten_when_another_has_its_address() -> None:
-    lingering = Lingering(30.0)
-    lingering.fold([relay("r1")], 0.0)
-
-    assert [one.name for one in lingering.fold([relay("r2")], 1.0)] == ["r2"]
-
-
-def test_a_relay_that_comes_back_is_as_it_is() -> None:
-    lingering = Lingering(30.0)
-    lingering.fold([relay("r1")], 0.0)
-    lingering.fold([], 1.0)
-
-    assert lingering.fold([relay("r1")], 2.0) == (relay("r1"),)
