@@ -35,6 +35,7 @@ class Case:
 CALLS = (
     Case("basic", "basic"),
     Case("hung-up", "hangs-up"),
+    Case("lossy", "basic"),
     Case("early-media", "early-media"),
     Case("cancel", "cancelled"),
     Case("late-offer", "late-offer"),
