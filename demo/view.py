@@ -22,7 +22,10 @@ from demo.figures import Incident, Result, refused_text, summary_lines
 from kedge.ports.records import EventRecord, RelayRecord
 
 _COLOURS: Final = {"Ready": "green", "Suspect": "yellow", "Down": "red"}
-_EVENTS: Final = 12
+_EVENTS: Final = 18
+"""Events that are shown where there is room."""
+_OTHER_LINES: Final = 18
+"""Lines of the picture beside events and relays."""
 _BAR: Final = 24
 _SVG_WIDTH: Final = 108
 _FOREIGN_FONT: Final = re.compile(r"@font-face\s*\{.*?\}\s*", re.DOTALL)
@@ -47,7 +50,7 @@ class View:
     def __enter__(self) -> View:
         """Begin the live picture, if there is a terminal."""
         if self._console.is_terminal:
-            self._live = Live(get_renderable=self.render, console=self._console, refresh_per_second=8)
+            self._live = Live(get_renderable=self._fitting, console=self._console, refresh_per_second=8)
             self._live.start()
         return self
 
@@ -77,7 +80,8 @@ class View:
         if self._live is None:
             p50, p99, longest = incident.figures
             gaps = f"audio gap p50 {p50}, p99 {p99}, max {longest}"
-            self._note(time.time(), Text(f"{incident.relay} {incident.name} under {incident.calls} calls: {gaps}"))
+            at = time.time() - self._began_wall
+            self._line(f"{at:6.2f} s  {incident.relay} {incident.name} under {incident.calls} calls: {gaps}")
 
     def end(self, result: Result) -> None:
         """Show the summary. The very last line is the result's, with or without a terminal."""
@@ -101,9 +105,13 @@ class View:
 
     # --- the picture ------------------------------------------------------------------------------------------------
 
-    def render(self) -> RenderableType:
+    def _fitting(self) -> RenderableType:
+        """Return the picture with as many events as the terminal has room for."""
+        return self.render(events=self._console.height - _OTHER_LINES - len(self._relays))
+
+    def render(self, *, events: int = _EVENTS) -> RenderableType:
         """Return the picture as it is now."""
-        parts: list[RenderableType] = [self._head(), self._relay_table(), self._event_panel()]
+        parts: list[RenderableType] = [self._head(), self._relay_table(), self._event_panel(max(3, events))]
         if self._incidents:
             parts.append(self._incident_table())
         if self._result is not None:
@@ -136,9 +144,10 @@ class View:
             )
         return table
 
-    def _event_panel(self) -> RenderableType:
-        lines = [Text.assemble((f"{at:6.2f} s  ", "dim"), text) for at, text in self._events]
-        lines += [Text("")] * (_EVENTS - len(lines))
+    def _event_panel(self, events: int) -> RenderableType:
+        shown = list(self._events)[-events:]
+        lines = [Text.assemble((f"{at:6.2f} s  ", "dim"), text) for at, text in shown]
+        lines += [Text("") for _ in range(min(events, _EVENTS) - len(lines))]
         for line in lines:
             line.no_wrap, line.overflow = True, "ellipsis"
         return Panel(Group(*lines), title="events", title_align="left", border_style="dim")

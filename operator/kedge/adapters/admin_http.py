@@ -39,6 +39,11 @@ class EventFeed:
         self._loop = asyncio.get_running_loop()
         self._followers: set[asyncio.Queue[EventRecord | None]] = set()
 
+    @property
+    def followers(self) -> int:
+        """How many follow now."""
+        return len(self._followers)
+
     def put(self, event: EventRecord) -> None:
         """Take an event; for ``Bookkeeper.on_event``, from any thread."""
         if self._followers:
@@ -177,10 +182,10 @@ async def _body(request: web.Request) -> dict[str, Any]:
     """Return the object that a POST carries; an empty body is an empty object."""
     if request.content_type != "application/json":
         raise web.HTTPUnsupportedMediaType(text="Content-Type must be application/json\n")
-    text = await request.text()
+    body = await request.read()
     try:
-        data = json.loads(text or "{}")
-    except ValueError:
+        data = json.loads(body or b"{}")
+    except (ValueError, RecursionError):
         raise web.HTTPBadRequest(text="the body is not JSON\n") from None
     if not isinstance(data, dict):
         raise web.HTTPBadRequest(text="the body must be a JSON object\n")

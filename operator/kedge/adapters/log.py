@@ -29,7 +29,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; a traceback follows on lines of its own."""
         fields = "".join(f" {name}={_quoted(value)}" for name, value in _context(record))
-        line = f"{_time(record)} {record.levelname.lower():7} {record.getMessage()}{fields}"
+        line = f"{_time(record)} {record.levelname.lower():7} {_one_line(record.getMessage())}{fields}"
         return line + _traceback(self, record)
 
 
@@ -51,6 +51,19 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+_TALKATIVE: Final = ("aiohttp", "asyncio", "kopf")
+"""Libraries that tell at ``info`` what only their makers want to know."""
+_EXPECTED: Final = "OS signals are ignored"
+"""kopf's warning of what is meant to be so: signals are the main thread's."""
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Say whether a record is worth a line."""
+    if record.name.partition(".")[0] not in _TALKATIVE:
+        return True
+    return record.levelno != logging.INFO and not str(record.msg).startswith(_EXPECTED)
+
+
 class _Handler(QueueHandler):
     """Puts records into the queue as they are: what is logged is immutable, and formatting is for the other side."""
 
@@ -66,6 +79,7 @@ def logging_to(stream: TextIO, settings: Log) -> Iterator[None]:
     lines: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
     listener = QueueListener(lines, output)
     handler = _Handler(lines)
+    handler.addFilter(_is_news)
     root = logging.getLogger()
     level = root.level
     root.setLevel(settings.level.value.upper())
@@ -110,6 +124,13 @@ def _context(record: logging.LogRecord) -> Iterator[tuple[str, str]]:
         value = getattr(record, name, "")
         if value:
             yield name, str(value)
+
+
+def _one_line(message: str) -> str:
+    """Return ``message`` with what is not printable escaped: who is named in it shall not write lines of his own."""
+    if message.isprintable():
+        return message
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in message)
 
 
 def _quoted(value: str) -> str:

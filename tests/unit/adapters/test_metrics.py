@@ -1,0 +1,147 @@
+"""What Prometheus gets: scraped over HTTP from a real server, and read by Prometheus's own parser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import aiohttp
+import pytest
+from prometheus_client.core import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from kedge.adapters.http_server import HttpServer, metrics_routes
+from kedge.adapters.metrics import registry_of
+from kedge.ports.records import RelayRecord, SignalingSnapshot
+from kedge.runtime.stats import SECONDS, Histogram, Stats
+
+SET = "default/voice"
+
+
+def relay(name: str, state: str, sessions: int) -> RelayRecord:
+    return RelayRecord(
+        uid=name, name=name, relay_set=SET, address="127.0.0.1:2223", state=state, reason="Probed", message="",
+        since=0.0, sessions=sessions, instance="i",
+    )  # fmt: skip
+
+
+class Books:
+    """A bookkeeper with figures of the test's own."""
+
+    def __init__(self) -> None:
+        self.stats = Stats()
+        self.relays = (relay("r1", "Ready", 7), relay("r2", "Down", 0))
+        self.counters = {"requests_received": 12, "retransmissions_sent": 3, "calls": 7}
+
+    def snapshot(self, *, calls: bool = True) -> SignalingSnapshot:
+        assert not calls, "a scrape does not walk the calls"
+        return SignalingSnapshot(replica="r", at=0.0, relays=self.relays, counters=self.counters)
+
+    def parse_errors(self) -> dict[str, int]:
+        return {"no start line": 2}
+
+
+async def scrape(books: Books, accept: str = "") -> tuple[str, str]:
+    """Return content type and text of one scrape."""
+    server = HttpServer(("127.0.0.1", 0), metrics_routes(registry_of(books)))
+    host, port = await server.start()
+    try:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://{host}:{port}/metrics", headers={"Accept": accept}) as response,
+        ):
+            assert response.status == 200
+            return response.headers["Content-Type"], await response.text()
+    finally:
+        await server.close()
+
+
+def values(families: Iterable[Metric]) -> dict[str, float]:
+    return {f"{one.name}{labels(one.labels)}": one.value for family in families for one in family.samples}
+
+
+def labels(given: Mapping[str, str]) -> str:
+    return "".join(f" {name}={value}" for name, value in sorted(given.items()))
+
+
+async def test_all_that_is_counted_is_told_with_its_labels() -> None:
+    books = Books()
+    stats = books.stats
+    stats.setups[SET, "answered"] = 5
+    stats.reanchors[SET, "RelayDown", "Moved"] = 4
+    stats.rejected["REGISTER", 405] = 1
+    stats.probes[SET, "r1", "ok"] = 100
+    stats.calls_ended = 6
+    stats.loop_lag_max = 0.004
+
+    found = values(parse_text((await scrape(books))[1]))
+
+    told = {name: value for name, value in found.items() if name.startswith("kedge_") and "_bucket" not in name}
+    assert (
+        told.items()
+        >= {
+            f"kedge_calls relay=r1 relay_set={SET}": 7,
+            f"kedge_call_setups_total relay_set={SET} result=answered": 5,
+            f"kedge_reanchors_total reason=RelayDown relay_set={SET} result=Moved": 4,
+            f"kedge_relay_state relay=r2 relay_set={SET} state=Down": 1,
+            f"kedge_relay_state relay=r2 relay_set={SET} state=Ready": 0,
+            f"kedge_probes_total outcome=ok relay=r1 relay_set={SET}": 100,
+            "kedge_rejected_requests_total method=REGISTER status=405": 1,
+            "kedge_sip_requests_received_total": 12,
+            "kedge_sip_retransmissions_sent_total": 3,
+            "kedge_sip_parse_errors_total reason=no start line": 2,
+            "kedge_calls_ended_total": 6,
+            "kedge_loop_lag_max_seconds": 0.004,
+        }.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("observed", "within"),
+    [(0.005, 1.0), (0.00501, 0.0), (99.0, 0.0)],
+    ids=["on the bound", "just past it", "past all"],
+)
+async def test_buckets_count_what_is_at_most_their_bound(observed: float, within: float) -> None:
+    books = Books()
+    gaps = books.stats.media_gap_seconds[SET] = Histogram(SECONDS)
+    gaps.observe(observed)
+
+    found = values(parse_text((await scrape(books))[1]))
+
+    name = "kedge_media_gap_seconds"
+    assert found[f"{name}_bucket le=0.005 relay_set={SET}"] == within
+    assert found[f"{name}_bucket le=+Inf relay_set={SET}"] == found[f"{name}_count relay_set={SET}"] == 1
+    assert found[f"{name}_sum relay_set={SET}"] == observed
+
+
+async def test_names_and_help_are_as_prometheus_wants_them() -> None:
+    _, text = await scrape(Books())
+
+    for family in parse_text(text):
+        if not family.name.startswith("kedge_"):
+            continue
+        assert family.documentation.endswith("."), family.name
+        names = {one.name for one in family.samples}
+        if family.type == "counter":
+            assert all(name.endswith("_total") for name in names), family.name
+        else:
+            assert not any(name.endswith("_total") for name in names), family.name
+        if family.type == "histogram":
+            assert family.name.endswith("_seconds"), family.name
+
+
+async def test_a_scraper_that_asks_for_open_metrics_gets_it() -> None:
+    books = Books()
+    books.stats.setups[SET, "busy"] = 2
+
+    content_type, text = await scrape(books, accept="application/openmetrics-text; version=1.0.0")
+
+    assert content_type.startswith("application/openmetrics-text")
+    assert values(parse_open_metrics(text))[f"kedge_call_setups_total relay_set={SET} result=busy"] == 2
+
+
+async def test_the_process_tells_of_itself_too() -> None:
+    found = values(parse_text((await scrape(Books()))[1]))
+
+    assert found["process_cpu_seconds_total"] > 0
+    assert found["process_resident_memory_bytes"] > 1_000_000
