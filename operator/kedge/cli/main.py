@@ -13,7 +13,7 @@ import click
 
 from kedge.cli.check import check as check_files
 from kedge.cli.client import DEFAULT_SERVER, Client, ServerError
-from kedge.cli.show import as_json, as_json_line, call_table, console_of, event_line, relay_table
+from kedge.cli.show import as_json, as_json_line, call_table, console_of, event_line, printable, relay_table
 
 _FILE: Final = click.Path(dir_okay=False, path_type=Path)
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -72,7 +72,7 @@ def _server_errors() -> Iterator[None]:
     try:
         yield
     except ServerError as error:
-        click.echo(f"kedge: {error}", err=True)
+        click.echo(f"kedge: {printable(' '.join(str(error).split()))}", err=True)
         sys.exit(1)
     except BrokenPipeError:
         sys.exit(0)  # the reader, ``head`` say, has seen enough

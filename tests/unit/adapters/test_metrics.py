@@ -117,7 +117,8 @@ async def test_buckets_count_what_is_at_most_their_bound(observed: float, within
 async def test_names_and_help_are_as_prometheus_wants_them() -> None:
     _, text = await scrape(Books())
 
-    for family in parse_text(text):
+    families: Iterable[Metric] = parse_text(text)  # type: ignore[no-untyped-call]
+    for family in families:
         if not family.name.startswith("kedge_"):
             continue
         assert family.documentation.endswith("."), family.name
