@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+from kedge.adapters.rtp import DrainedRtpSockets
 from kedge.base.address import Address
 from kedge.ports.sockets import Batch
 
@@ -175,3 +176,7 @@ class DrainedSockets:
     ) -> DrainedRelaySocket:
         """Connect a socket to a relay."""
         return DrainedRelaySocket(asyncio.get_running_loop(), address, receive, refused)
+
+    def open_rtp(self, receive: Callable[[Batch], None]) -> DrainedRtpSockets:
+        """Make ready for RTP of our own; sockets are opened when an address is asked for."""
+        return DrainedRtpSockets(asyncio.get_running_loop(), receive)

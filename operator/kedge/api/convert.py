@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-from kedge.api.relayset import FailoverMode, RecordsPolicy, RelaySet, Unmovable
+from kedge.api.relayset import CanaryMode, FailoverMode, RecordsPolicy, RelaySet, Unmovable
 from kedge.relay.model import (
+    CanaryPolicy,
     Engine,
     FailoverPolicy,
     HealthPolicy,
@@ -47,7 +48,10 @@ def policy_of(relay_set: RelaySet) -> RelaySetPolicy:
         key=relay_set_key(relay_set),
         engine=Engine(spec.engine.value),
         health=HealthPolicy(
-            interval=spec.health.interval, timeout=spec.health.timeout, threshold=spec.health.threshold
+            interval=spec.health.interval,
+            timeout=spec.health.timeout,
+            threshold=spec.health.threshold,
+            canary=_canary_policy(relay_set),
         ),
         failover=FailoverPolicy(
             automatic=spec.failover.mode is FailoverMode.AUTOMATIC,
@@ -75,6 +79,13 @@ def endpoints_of(relay_set: RelaySet) -> tuple[RelayDescription, ...]:
         )
         for one in relay_set.spec.endpoints
     )
+
+
+def _canary_policy(relay_set: RelaySet) -> CanaryPolicy | None:
+    canary = relay_set.spec.health.canary
+    if canary.mode is not CanaryMode.ENABLED:
+        return None
+    return CanaryPolicy(interval=canary.interval, threshold=canary.threshold)
 
 
 def _record_policy(relay_set: RelaySet) -> RecordPolicy:

@@ -96,6 +96,8 @@ class RelayRecord:
     """Which run of the daemon answers: changes when it restarts."""
     node: str = ""
     zone: str = ""
+    media_ready: bool | None = None
+    """Whether a canary has passed through this instance, for the readiness gate; None: none has ended yet, or none runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

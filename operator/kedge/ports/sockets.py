@@ -37,6 +37,23 @@ class RelaySocket(Protocol):
         """Stop reading and close."""
 
 
+class RtpSockets(Protocol):
+    """The sockets for RTP of our own, opened as they are needed."""
+
+    def addresses(self, peer: Address) -> tuple[Address, Address]:
+        """Return two addresses, open by now, that ``peer`` can send to; the same ones for peers that see us alike.
+
+        Raises:
+            OSError: there is no way to ``peer``, or no socket to be had.
+        """
+
+    def send(self, data: bytes, source: Address, destination: Address) -> bool:
+        """Send from ``source``, one of ``addresses``; return whether our own system has let it leave."""
+
+    def close(self) -> None:
+        """Stop reading and close."""
+
+
 class SocketFactory(Protocol):
     """Opens sockets on the loop that it is called on."""
 
@@ -51,3 +68,6 @@ class SocketFactory(Protocol):
         self, address: Address, receive: Callable[[list[bytes]], None], refused: Callable[[], None]
     ) -> RelaySocket:
         """Connect a socket; ``refused`` is called for each ICMP error that the kernel reports for it."""
+
+    def open_rtp(self, receive: Callable[[Batch], None]) -> RtpSockets:
+        """Make ready for RTP; ``receive`` gets what arrives, each datagram with the address of ours that it came to."""

@@ -5,7 +5,8 @@ is never death: such a relay drains, and is Down only when a probe fails as well
 
 One guard spans relays. When most relays of a set fall silent within the same window, the fault is more likely in the
 network of this process: verdicts by lost probes alone are held back then, until other evidence comes, or fewer are
-silent. A relay that refuses is not silent: its refusal has come through the network.
+silent. A relay that refuses is not silent: its refusal has come through the network. Another one does the same for
+canaries; ``media_health`` says why a lost canary takes a witness.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from __future__ import annotations
 import random
 from typing import Final
 
+from kedge.base.address import Address
 from kedge.base.ids import Ids
 from kedge.base.timers import TimerHeap
+from kedge.relay.canary import Canaries, Canary, CanaryOwner
 from kedge.relay.health import Guard, Health
-from kedge.relay.model import Intent, InventorySnapshot, RelayDescription, RelaySetPolicy, RelayState
+from kedge.relay.media_health import Doubt, MediaGuard, MediaHealth
+from kedge.relay.model import CanaryPolicy, Intent, InventorySnapshot, RelayDescription, RelaySetPolicy, RelayState
 from kedge.relay.ng_client import NgClient, NgSettings
 from kedge.relay.placement import pick_of_two
 from kedge.relay.plan import Target
@@ -61,6 +65,41 @@ class _SetGuard(Guard):
         return len(members) >= _GUARD_FROM and silent >= _GUARD_SILENT and silent > reachable
 
 
+class _SetMediaGuard(MediaGuard):
+    """Watches over the canaries of one set."""
+
+    __slots__ = ("fleet", "relay_set")
+
+    def __init__(self, fleet: Fleet, relay_set: str) -> None:
+        self.fleet = fleet
+        self.relay_set = relay_set
+
+    def doubt(self, media: MediaHealth, policy: CanaryPolicy) -> Doubt | None:
+        """Count whose canaries are lost together with those of ``media``, and whose pass."""
+        since = media.lost_since
+        if since is None:
+            return None
+        period = policy.interval + policy.timeout
+        members = [
+            each.health.media
+            for each in self.fleet.relays.values()
+            if each.relay_set == self.relay_set and each.health.media.ready is not None
+        ]
+        lost = sum(
+            1
+            for each in members
+            if each.lost_since is not None and abs(each.lost_since - since) <= period * policy.threshold
+        )
+        passing = sum(1 for each in members if each.lost_since is None and each.passed_at >= since - period)
+        if not passing:
+            message = "nor does one pass at any other relay of its set: RTP from here may not reach them"
+            return Doubt(RelayState.READY, "MediaUnproven", message)
+        if len(members) >= _GUARD_FROM and lost >= _GUARD_SILENT and lost > passing:
+            message = "as at most relays of its set: the network here may be at fault"
+            return Doubt(RelayState.SUSPECT, "MostCanariesLost", message)
+        return None
+
+
 class _Probes(ProbeListener):
     """Tells the fleet of one relay's probes."""
 
@@ -82,16 +121,51 @@ class _Probes(ProbeListener):
     def on_evidence(self, now: float) -> None:
         """Bring its state up to date with its health."""
         self.fleet.publish(self.relay, now)
+        self.fleet.review_canary(self.relay, now)
 
     def on_restart(self, now: float) -> None:
         """Pass it on."""
+        self.fleet.canary_of(self.relay).renew(now)
         self.fleet.listener.on_relay_restarted(self.relay, now)
+
+
+class _Media(CanaryOwner):
+    """Tells the fleet of one relay's canary."""
+
+    __slots__ = ("canary", "fleet", "relay")
+
+    def __init__(self, fleet: Fleet, relay: Relay, timers: TimerHeap, ids: Ids) -> None:
+        self.fleet = fleet
+        self.relay = relay
+        self.canary = Canary(relay.client, relay.health, timers, ids, fleet.canaries, self)
+
+    def media_addresses(self) -> tuple[Address, Address] | None:
+        """Ask who runs the fleet."""
+        return self.fleet.listener.media_addresses(self.relay)
+
+    def on_canary(self, outcome: str, rtt: float, now: float) -> None:
+        """Pass it on, and bring the relay's state up to date."""
+        self.fleet.listener.on_probe(self.relay, outcome, rtt, now)
+        self.fleet.publish(self.relay, now)
 
 
 class Fleet:
     """The relays of all sets; see the module."""
 
-    __slots__ = ("_ids", "_ng", "_probes", "_rng", "_serving", "_settings", "_timers", "listener", "relays", "sets")
+    __slots__ = (
+        "_ids",
+        "_media",
+        "_ng",
+        "_probes",
+        "_rng",
+        "_serving",
+        "_settings",
+        "_timers",
+        "canaries",
+        "listener",
+        "relays",
+        "sets",
+    )
 
     def __init__(
         self,
@@ -112,7 +186,10 @@ class Fleet:
         """By uid."""
         self.sets: dict[str, RelaySetPolicy] = {}
         """By key."""
+        self.canaries = Canaries()
+        """Holds the packets to send, and takes those that arrive."""
         self._probes: dict[str, _Probes] = {}
+        self._media: dict[str, _Media] = {}
         self._serving: dict[str, list[Relay]] = {}
 
     # --- the inventory ---
@@ -133,6 +210,7 @@ class Fleet:
             self.publish(relay, now)
             if relay.intent is Intent.DRAIN and intent is not Intent.DRAIN and relay.state is not RelayState.DOWN:
                 self.listener.on_relay_drain(relay, now)
+            self.review_canary(relay, now)
             self._let_go(relay, now)
 
     def _policy(self, key: str) -> RelaySetPolicy:
@@ -146,9 +224,11 @@ class Fleet:
             recovery=self._settings.recovery,
             guard=_SetGuard(self, description.relay_set),
             backend_ready=description.backend_ready,
+            media_guard=_SetMediaGuard(self, description.relay_set),
         )
         relay = Relay(description, policy, client, health, now)
         self.relays[relay.uid] = relay
+        self._media[relay.uid] = _Media(self, relay, self._timers, self._ids)
         self._probes[relay.uid] = probes = _Probes(self, relay, self._timers, self._settings)
         self.listener.on_relay_added(relay, now)
         probes.prober.start(now, self._rng.random())
@@ -171,6 +251,7 @@ class Fleet:
     def _readdress(self, relay: Relay, now: float) -> None:
         """Let the listener open another socket. Whether the same instance answers there is asked at once."""
         relay.health.identity_needed = True
+        self.canary_of(relay).stop(now)
         self.listener.on_relay_removed(relay, now)
         self.listener.on_relay_added(relay, now)
         self._probes[relay.uid].prober.start(now, self._rng.random())
@@ -180,6 +261,7 @@ class Fleet:
         if relay.removed and relay.sessions <= 0 and relay.client.idle and relay.uid in self.relays:
             del self.relays[relay.uid]
             self._probes.pop(relay.uid).prober.stop()
+            self._media.pop(relay.uid).canary.renew(now)
             self._serving.pop(relay.relay_set, None)
             relay.client.close(now)
             self.listener.on_relay_removed(relay, now)
@@ -231,6 +313,23 @@ class Fleet:
         probes = self._probes.get(relay.uid)
         if probes is not None:
             probes.prober.refused(now)
+
+    # --- canaries ---
+
+    def canary_of(self, relay: Relay) -> Canary:
+        """Return the canary of a relay of this fleet."""
+        return self._media[relay.uid].canary
+
+    def review_canary(self, relay: Relay, now: float) -> None:
+        """Begin or end a relay's canary: one that is emptied and empty shall not be kept by a session of ours."""
+        media = self._media.get(relay.uid)
+        if media is not None:
+            media.canary.review(now, wanted=relay.intent is not Intent.DRAIN or relay.sessions > 0)
+
+    def stop_canaries(self, now: float) -> None:
+        """Delete the sessions of all canaries, as this process is about to end; the commands are in ``out``, once."""
+        for media in self._media.values():
+            media.canary.stop(now)
 
     # --- judgement ---
 

@@ -22,6 +22,9 @@ The theory: one witness may err, so one sign only makes a relay Suspect (it gets
     ``recovery`` good probes in a row when   Ready
     Down, then identity
 
+That is what its control port tells. What RTP through it tells is judged apart, in ``media_health``, and the worse of
+the two verdicts stands: pings do not bring back a relay whose media is dead, and canaries none that is silent.
+
 A relay is known by the instance that answers: random for each run of the daemon. After any loss or refusal nothing is
 Ready before it was asked for again. Another one means that the sessions are gone: ``identified`` says so.
 A lost probe is no loss if the relay has answered anything since it was sent: it is slow, then, and not silent.
@@ -31,6 +34,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from kedge.relay.media_health import MediaGuard, MediaHealth
 from kedge.relay.model import HealthPolicy, RelayState
 
 _PATIENCE: Final = 10
@@ -56,41 +60,49 @@ class Health:
         "_confirmed",
         "_confirming",
         "_guard",
+        "_heard",
+        "_message",
+        "_reason",
         "backend_ready",
+        "control",
         "deleted",
         "failures",
         "good",
         "held",
         "identity_needed",
         "instance",
-        "last_seen",
         "lost",
-        "message",
+        "media",
         "policy",
-        "reason",
         "recovery",
         "refused",
         "silent_since",
         "started",
-        "verdict",
         "was_ready",
     )
 
     def __init__(
-        self, policy: HealthPolicy, *, recovery: int, guard: Guard | None = None, backend_ready: bool = True
+        self,
+        policy: HealthPolicy,
+        *,
+        recovery: int,
+        guard: Guard | None = None,
+        backend_ready: bool = True,
+        media_guard: MediaGuard | None = None,
     ) -> None:
         self.policy = policy
         self._guard = guard
         self.recovery = recovery
         """Good probes in a row that bring a relay back that was Down."""
-        self.verdict = RelayState.SUSPECT
-        """``READY``, ``SUSPECT`` or ``DOWN``."""
-        self.reason = "NotProbedYet"
-        self.message = "it has not answered yet"
+        self.media = MediaHealth(recovery, media_guard)
+        """What canaries tell."""
+        self.control = RelayState.SUSPECT
+        """What its control port tells: ``READY``, ``SUSPECT`` or ``DOWN``."""
+        self._reason = "NotProbedYet"
+        self._message = "it has not answered yet"
         self.was_ready = False
         """Whether it ever was Ready: else it holds no call, and there is nothing to lose."""
-        self.last_seen = -1.0
-        """The last sign of life; negative: none yet."""
+        self._heard = -1.0
         self.lost = 0
         """Probes lost in a row."""
         self.failures = 0
@@ -114,14 +126,46 @@ class Health:
         """When that run began, as its uptime tells, give or take a second."""
 
     @property
+    def verdict(self) -> RelayState:
+        """``READY``, ``SUSPECT`` or ``DOWN``: the worse of what control port and media tell."""
+        return self.media.verdict if self._media_speaks else self.control
+
+    @property
+    def reason(self) -> str:
+        """Why, in CamelCase."""
+        return self.media.reason if self._media_speaks or self._media_doubted else self._reason
+
+    @property
+    def message(self) -> str:
+        """Why, in a sentence."""
+        return self.media.message if self._media_speaks or self._media_doubted else self._message
+
+    @property
+    def _media_speaks(self) -> bool:
+        if self.media.verdict is RelayState.READY or self.control is RelayState.DOWN:
+            return False
+        return self.media.verdict is RelayState.DOWN or self.control is RelayState.READY
+
+    @property
+    def _media_doubted(self) -> bool:
+        return self.media.held and self.control is RelayState.READY
+
+    @property
+    def last_seen(self) -> float:
+        """The last sign of life (seconds; negative: none yet): of its media, once that is dead and nothing else is."""
+        if self._media_speaks and self.media.verdict is RelayState.DOWN and self.media.ready:
+            return min(self._heard, self.media.passed_at)
+        return self._heard
+
+    @property
     def confirm_due(self) -> bool:
         """Whether a first refusal waits for its confirming probe."""
-        return self.refused and not self._confirming and self.verdict is not RelayState.DOWN
+        return self.refused and not self._confirming and self.control is not RelayState.DOWN
 
     @property
     def identity_due(self) -> bool:
         """Whether it is time to ask which instance answers."""
-        return self.identity_needed and (self.verdict is not RelayState.DOWN or self.good >= self._good_needed)
+        return self.identity_needed and (self.control is not RelayState.DOWN or self.good >= self._good_needed)
 
     @property
     def _good_needed(self) -> int:
@@ -129,7 +173,7 @@ class Health:
 
     def seen(self, now: float) -> None:
         """Take any sign of life."""
-        self.last_seen = max(self.last_seen, now)
+        self._heard = max(self._heard, now)
 
     def probe_sent(self) -> None:
         """Take note that a probe leaves: a refusal from now on is another one than the first."""
@@ -142,12 +186,12 @@ class Health:
         self.silent_since = None
         self.held = False
         self.refused = self._confirming = self._confirmed = False
-        if self.verdict is RelayState.DOWN:
+        if self.control is RelayState.DOWN:
             self.good += 1
 
     def probe_lost(self, sent_at: float) -> None:
         """Take the loss of a probe that was sent at ``sent_at``."""
-        if self.last_seen >= sent_at:
+        if self._heard >= sent_at:
             return
         self.lost += 1
         self.failures += 1
@@ -179,16 +223,17 @@ class Health:
         restarted = self._is_other(instance, uptime, now)
         if restarted:
             self.started = None
+            self.media.reset()
         if instance:
             self.instance = instance
         if uptime is not None:
             self.started = now - uptime
         if self.identity_needed:
             return restarted
-        if self.verdict is RelayState.SUSPECT or self.good >= self._good_needed:
+        if self.control is RelayState.SUSPECT or self.good >= self._good_needed:
             self._become_ready()
         if restarted:
-            self.reason, self.message = "Restarted", "another instance answers: its sessions are gone"
+            self._reason, self._message = "Restarted", "another instance answers: its sessions are gone"
         return restarted
 
     def _is_other(self, instance: str, uptime: float | None, now: float) -> bool:
@@ -216,17 +261,17 @@ class Health:
         self.judge()
 
     def _become_ready(self) -> None:
-        self.verdict, self.was_ready, self.good = RelayState.READY, True, 0
-        self.reason, self.message = "Probed", "it answers"
+        self.control, self.was_ready, self.good = RelayState.READY, True, 0
+        self._reason, self._message = "Probed", "it answers"
 
     def judge(self) -> None:
         """Weigh the evidence that speaks against the relay; without any, nothing changes."""
-        if self.verdict is RelayState.DOWN or not (self.lost or self.refused):
+        if self.control is RelayState.DOWN or not (self.lost or self.refused):
             return
         losses = f"{self.lost} probe{'s' if self.lost > 1 else ''} lost in a row"
         seen = "its port refuses" if self.refused else losses
         if not self.was_ready and self.failures < self.policy.threshold * _PATIENCE:
-            self.message = f"it has not answered yet: {seen}"
+            self._message = f"it has not answered yet: {seen}"
         elif self._confirmed:
             self._say(RelayState.DOWN, "Refused", "nothing listens on its control port, twice")
         elif self.lost and self.refused:
@@ -249,4 +294,4 @@ class Health:
             self._say(RelayState.DOWN, "ProbesLost", losses)
 
     def _say(self, verdict: RelayState, reason: str, message: str) -> None:
-        self.verdict, self.reason, self.message = verdict, reason, message
+        self.control, self._reason, self._message = verdict, reason, message

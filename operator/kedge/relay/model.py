@@ -60,6 +60,18 @@ class RelayDescription:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryPolicy:
+    """How RTP of our own is sent through the relays of a set."""
+
+    interval: float = 1.0
+    """Seconds between two rounds: one packet in each direction."""
+    timeout: float = 0.5
+    """Seconds until a round is lost, at most ``interval``; what is missing at half of it is sent once more."""
+    threshold: int = 2
+    """Rounds lost in a row from which on the media of a relay is dead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HealthPolicy:
     """How relays of a set are probed (seconds)."""
 
@@ -69,6 +81,8 @@ class HealthPolicy:
     """Seconds until a probe without reply counts as lost."""
     threshold: int = 3
     """Probes lost in a row that make a relay Down."""
+    canary: CanaryPolicy | None = None
+    """None: media is not probed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -118,7 +118,7 @@ class Prober(TimerTarget):
         at = (self._tick.at if self._tick is not None else now) + interval
         self._tick = self._timers.schedule(at if at > now else now + interval, self, _TICK)
         self._ping(now)
-        if now >= self._identity_at and self._health.verdict is RelayState.READY:
+        if now >= self._identity_at and self._health.control is RelayState.READY:
             self._health.identity_needed = True
             self._identify(now)
         self._listener.on_tick(now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kedge.base.address import Address
 from kedge.relay.health import Health
 from kedge.relay.model import Intent, RelayDescription, RelaySetPolicy, RelayState
 from kedge.relay.ng_client import NgClient
@@ -65,6 +66,11 @@ class Relay:
         return self.health.instance
 
     @property
+    def media_ready(self) -> bool | None:
+        """Whether a canary has passed through this instance; None: none has ended yet, or there are none."""
+        return self.health.media.ready
+
+    @property
     def free(self) -> int:
         """How many more sessions it may get."""
         return max(0, self.policy.placement.max_sessions_per_relay - self.sessions)
@@ -114,5 +120,12 @@ class FleetListener:
         raise NotImplementedError
 
     def on_probe(self, relay: Relay, outcome: str, rtt: float, now: float) -> None:
-        """Count a probe: ``ok`` (with its round trip in seconds), ``timeout`` or ``refused``."""
+        """Count a probe: ``ok`` (with its round trip in seconds), ``timeout`` or ``refused``.
+
+        Or a round of its canary: ``media_ok`` (with the time until both packets were here, in seconds), ``media_lost``.
+        """
         raise NotImplementedError
+
+    def media_addresses(self, relay: Relay) -> tuple[Address, Address] | None:
+        """Return two addresses of ours, open for RTP, that ``relay`` can send to; None: no canary then, for now."""
+        return None

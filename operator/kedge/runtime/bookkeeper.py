@@ -201,7 +201,11 @@ class Bookkeeper(Observer):
             self._refresh(changed.pop(call_id))
         for relay in self._fleet.relays.values():
             known = self._relays.get(relay.uid)
-            if known is not None and known.sessions != relay.sessions:
+            if known is not None and (
+                known.sessions != relay.sessions
+                or known.media_ready is not relay.media_ready
+                or known.reason != relay.reason
+            ):
                 self._relays[relay.uid] = self._relay_record(relay)
         self._collect_garbage()
 
@@ -257,6 +261,7 @@ class Bookkeeper(Observer):
             uid=relay.uid, name=relay.name, relay_set=relay.relay_set, address=format_address(description.control),
             state=relay.state.value, reason=relay.reason, message=relay.message, since=relay.since + self._wall,
             sessions=relay.sessions, instance=relay.instance, node=description.node, zone=description.zone,
+            media_ready=relay.media_ready,
         )  # fmt: skip
 
     # --- what others read -------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from kedge.call.call import Call
 from kedge.call.routing import Routing
 from kedge.call.settings import CallSettings
 from kedge.ports.ports import CallWish
-from kedge.ports.sockets import Batch, RelaySocket, SipSocket, SocketFactory
+from kedge.ports.sockets import Batch, RelaySocket, RtpSockets, SipSocket, SocketFactory
 from kedge.relay.fleet import Fleet, FleetListener, Relay
 from kedge.relay.model import InventorySnapshot, RelayState
 from kedge.relay.ng_client import NgSettings
@@ -65,6 +65,7 @@ class Signaling(FleetListener):
         self._wake: asyncio.TimerHandle | None = None
         self._wake_at = float("inf")
         self._sip: SipSocket | None = None
+        self._rtp: RtpSockets | None = None
         self._tick_at = 0.0
         self.b2bua: B2bua
         self.fleet: Fleet
@@ -80,6 +81,7 @@ class Signaling(FleetListener):
         """
         self._loop = asyncio.get_running_loop()
         self._sip = self._sockets.open_sip(self._settings.listen, self._on_sip)
+        self._rtp = self._sockets.open_rtp(self._on_rtp)
         bound = self._sip.address
         address = (self._settings.advertise or bound[0], bound[1])
         ids, rng = Ids(), random.Random()
@@ -97,12 +99,23 @@ class Signaling(FleetListener):
         """Close all sockets. Calls are left to themselves: media goes on, and so it does on a crash."""
         if self._wake is not None:
             self._wake.cancel()
+        if self._sip is not None:
+            self._end_canaries()
         for socket in self._relay_sockets.values():
             socket.close()
         self._relay_sockets.clear()
         if self._sip is not None:
             self._sip.close()
+        if self._rtp is not None:
+            self._rtp.close()
         self._loop = None
+
+    def _end_canaries(self) -> None:
+        """Delete our own sessions at the relays; nobody waits for the replies."""
+        self.fleet.stop_canaries(time.monotonic())
+        for relay in self.fleet.relays.values():
+            if relay.client.out:
+                self._send_to(relay)
 
     def call(self, function: Callable[[float], _T]) -> asyncio.Future[_T]:
         """Run ``function(now)`` on the signaling loop, from a coroutine of another one; await its result there."""
@@ -151,6 +164,15 @@ class Signaling(FleetListener):
                 self._fault("a datagram")
         self._flush(now)
 
+    def _on_rtp(self, batch: Batch) -> None:
+        now = time.monotonic()
+        for data, at in batch:
+            try:
+                self.fleet.canaries.on_packet(data, at, now)
+            except Exception:  # noqa: BLE001  as for SIP
+                self._fault("a canary")
+        self._flush(now)
+
     def _fault(self, what: str) -> None:
         """Note an error of our own. It costs one call at most; the metric should be watched."""
         self.bookkeeper.stats.internal_errors += 1
@@ -170,6 +192,8 @@ class Signaling(FleetListener):
         for relay in self.fleet.relays.values():
             if relay.client.out:
                 self._send_to(relay)
+        if self.fleet.canaries.out:
+            self._send_canaries()
         deadline = timers.next_deadline()
         if deadline is not None and deadline < self._wake_at and self._loop is not None:
             if self._wake is not None:
@@ -182,6 +206,13 @@ class Signaling(FleetListener):
         if socket is not None:
             socket.send_all(relay.client.out)
         relay.client.out.clear()
+
+    def _send_canaries(self) -> None:
+        canaries = self.fleet.canaries
+        for data, source, destination in canaries.out:
+            if self._rtp is None or not self._rtp.send(data, source, destination):
+                canaries.on_unsent(data)
+        canaries.out.clear()
 
     def _on_wake(self) -> None:
         self._wake_at = float("inf")
@@ -252,6 +283,15 @@ class Signaling(FleetListener):
     def on_probe(self, relay: Relay, outcome: str, rtt: float, now: float) -> None:
         """Count it."""
         self.bookkeeper.probe(relay, outcome, rtt)
+
+    def media_addresses(self, relay: Relay) -> tuple[Address, Address] | None:
+        """Open sockets for its canary, where they are not."""
+        if self._rtp is None:
+            return None
+        try:
+            return self._rtp.addresses(relay.description.control)
+        except OSError:
+            return None  # no way there just now: asked again
 
     # --- wishes -----------------------------------------------------------------------------------------------------
 

@@ -1,12 +1,14 @@
-"""A fleet, simulated relays and a clock that only this moves."""
+"""A fleet, simulated relays that move packets, and a clock that only this moves."""
 
 import heapq
 import random
 from typing import Any
 
+from kedge.base.address import Address
 from kedge.base.ids import CountingIds
 from kedge.base.timers import TimerHeap
 from kedge.relay.bencode import decode_dict, encode
+from kedge.relay.canary import CANARY_PREFIX
 from kedge.relay.fleet import Fleet, FleetListener, Relay
 from kedge.relay.model import (
     HealthPolicy,
@@ -20,20 +22,43 @@ from kedge.relay.ng_client import NgSettings
 
 SET = "default/edge"
 LATENCY = 0.0005
+OURS: tuple[Address, Address] = (("127.0.0.1", 40000), ("127.0.0.1", 40001))
 
 
 class SimulatedRelay:
     """What answers at one address: ``up``, ``frozen`` (swallows) or ``killed`` (refuses)."""
 
-    def __init__(self) -> None:
+    def __init__(self, index: int) -> None:
         self.mode = "up"
         self.run = 1
         self.began = 0.0
         self.full = False
+        self.drops: frozenset[int] = frozenset()
+        """Packets of which side (0 or 1) it does not relay."""
+        self.drop_next = 0
+        """So many of the next packets are lost, as packets are."""
+        self.sessions: dict[bytes, list[int]] = {}
+        """The ports of both sides, by session."""
+        self._port = 20000 + 1000 * index
         self.commands: list[tuple[float, dict[bytes, Any]]] = []
 
     def restart(self, now: float) -> None:
         self.mode, self.run, self.began = "up", self.run + 1, now
+        self.sessions.clear()
+
+    def partner(self, port: int) -> int | None:
+        """Side that a packet to ``port`` comes out at."""
+        for ports in self.sessions.values():
+            if port in ports:
+                side = ports.index(port)
+                if self.drop_next:
+                    self.drop_next -= 1
+                    return None
+                return None if side in self.drops else 1 - side
+        return None
+
+    def canaries(self) -> list[bytes]:
+        return [name for name in self.sessions if name.startswith(CANARY_PREFIX.encode())]
 
     def receive(self, data: bytes, now: float) -> bytes | None:
         at = data.index(b" ")
@@ -47,8 +72,19 @@ class SimulatedRelay:
                 return {b"result": b"pong"}
             case b"offer" if self.full:
                 return {b"result": b"error", b"error-reason": b"Parallel session limit reached"}
-            case b"offer":
+            case b"offer" if b"loop-protect" in request.get(b"flags", ()):
                 return {b"sdp": b"v=0\r\na=rtpengine:run%d\r\n" % self.run, b"result": b"ok"}
+            case b"offer" | b"answer" as command:
+                self._port += 2
+                # The description for b has the port that b sends to, and the other way about.
+                side = 1 if command == b"offer" else 0
+                self.sessions.setdefault(request[b"call-id"], [0, 0])[side] = self._port
+                return {b"sdp": b"v=0\r\nc=IN IP4 127.0.1.1\r\nm=audio %d RTP/AVP 0\r\n" % self._port, b"result": b"ok"}
+            case b"delete":
+                self.sessions.pop(request[b"call-id"], None)
+                return {b"result": b"ok"}
+            case b"query" if request[b"call-id"] not in self.sessions:
+                return {b"result": b"error", b"error-reason": b"Unknown call-id"}
             case b"statistics":
                 uptime = b"%d" % int(now - self.began)
                 return {b"statistics": {b"totalstatistics": {b"uptime": uptime}}, b"result": b"ok"}
@@ -63,6 +99,7 @@ class Log(FleetListener):
         self.world = world
         self.events: list[tuple[float, str, str]] = []
         self.probes: list[tuple[str, str]] = []
+        self.rtts: list[float] = []
 
     def _note(self, now: float, relay: Relay, what: str) -> None:
         self.events.append((now, relay.name, what))
@@ -89,6 +126,10 @@ class Log(FleetListener):
 
     def on_probe(self, relay: Relay, outcome: str, rtt: float, now: float) -> None:
         self.probes.append((relay.name, outcome))
+        self.rtts.append(rtt)
+
+    def media_addresses(self, relay: Relay) -> tuple[Address, Address] | None:
+        return self.world.ours
 
 
 def describe(index: int, **changes: Any) -> RelayDescription:
@@ -108,9 +149,13 @@ class World:
     def __init__(self, count: int, *, seed: int = 1, limit: int = 100, health: HealthPolicy | None = None) -> None:
         self.now = 0.0
         self.timers = TimerHeap()
+        self.ours: tuple[Address, Address] | None = OURS
+        self.refuse_rtp = False
+        """Whether our own system lets no RTP leave."""
+        self._packets: list[tuple[float, int, bytes, Address]] = []
         self.log = Log(self)
         self.sockets: dict[str, tuple[str, int]] = {}
-        self.daemons = {(f"127.0.0.{index}", 2223): SimulatedRelay() for index in range(1, count + 1)}
+        self.daemons = {(f"127.0.0.{index}", 2223): SimulatedRelay(index) for index in range(1, count + 1)}
         self.fleet = Fleet(self.timers, CountingIds(), self.log, random.Random(seed), NgSettings())
         self.policy = RelaySetPolicy(
             key=SET, health=health or HealthPolicy(), placement=PlacementPolicy(max_sessions_per_relay=limit)
@@ -141,6 +186,7 @@ class World:
     def forget(self) -> None:
         self.log.events.clear()
         self.log.probes.clear()
+        self.log.rtts.clear()
 
     def time_of(self, what: str) -> float:
         return next(at for at, _, told in self.log.events if told == what)
@@ -153,7 +199,8 @@ class World:
         end = self.now + seconds
         while True:
             self._flush()
-            due = [at for at in (self.timers.next_deadline(), self._next_arrival()) if at is not None]
+            heads = (self.timers.next_deadline(), self._next_arrival(), self._packets[0][0] if self._packets else None)
+            due = [at for at in heads if at is not None]
             if not due or min(due) > end:
                 break
             self.now = max(self.now, min(due))
@@ -169,6 +216,21 @@ class World:
             out, relay.client.out[:] = relay.client.out[:], []
             for data in out:
                 self._deliver(relay, data)
+        for packet in self.fleet.canaries.out:
+            self._relay_rtp(*packet)
+        self.fleet.canaries.out.clear()
+
+    def _relay_rtp(self, data: bytes, source: Address, destination: Address) -> None:
+        assert source in OURS
+        if self.refuse_rtp:
+            self.fleet.canaries.on_unsent(data)
+            return
+        for daemon in self.daemons.values():
+            if any(destination[1] in ports for ports in daemon.sessions.values()) and daemon.mode == "up":
+                side = daemon.partner(destination[1])
+                if side is not None:
+                    self._count += 1
+                    heapq.heappush(self._packets, (self.now + 2 * LATENCY, self._count, data, OURS[side]))
 
     def _deliver(self, relay: Relay, data: bytes) -> None:
         daemon = self.daemons[self.sockets[relay.uid]]
@@ -188,3 +250,6 @@ class World:
                 self.fleet.on_refused(relay, self.now)
             else:
                 self.fleet.on_datagram(relay, data, self.now)
+        while self._packets and self._packets[0][0] <= self.now:
+            _, _, packet, at = heapq.heappop(self._packets)
+            self.fleet.canaries.on_packet(packet, at, self.now)
