@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,17 @@ class View:
 
     async def snapshots(self) -> tuple[SignalingSnapshot, ...]:
         return self.now
+
+
+class Hurried:
+    """A clock for which each look takes a minute."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def __call__(self) -> float:
+        self._now += 60.0
+        return self._now
 
 
 def relay_set(**spec: Any) -> dict[str, Any]:
@@ -58,14 +69,16 @@ def relay(namespace: Namespace, pod: dict[str, Any], state: str = "Ready", *, se
 
 
 @contextmanager
-def running(namespace: Namespace, view: View, directory: Path) -> Iterator[Operator]:
+def running(
+    namespace: Namespace, view: View, directory: Path, monotonic: Callable[[], float] = time.monotonic
+) -> Iterator[Operator]:
     settings = OperatorSettings(
         manifests=ManifestSettings(image="relay:1", signaling_labels={"app.kubernetes.io/component": "signaling"}),
         namespace=namespace.name,
         resync=5.0,
         poll=0.2,
     )
-    operator = Operator(settings, KubeClient(namespace.kubeconfig("operator", directory)), view)
+    operator = Operator(settings, KubeClient(namespace.kubeconfig("operator", directory)), view, monotonic=monotonic)
     operator.start()
     try:
         yield operator
@@ -212,3 +225,24 @@ def test_it_catches_up_after_the_api_server_was_away(
         namespace("scale", "relayset", "voice", "--replicas=4")
         namespace.until(lambda: namespace.get("deployment", "voice-relay")["spec"]["replicas"] == 4, "it watches again")
         assert operator.alive
+
+
+def test_call_objects_of_a_signaling_process_that_is_gone_are_removed(
+    namespace: Namespace, view: View, tmp_path: Path
+) -> None:
+    for name, replica in (("orphan", "sig-9"), ("living", "sig-0")):
+        labels = {"kedge.media/replica": replica}
+        spec = {"relaySet": "voice", "relay": "r1"}
+        namespace.create(
+            {
+                "apiVersion": "kedge.media/v1alpha1",
+                "kind": "Call",
+                "metadata": {"name": name, "labels": labels},
+                "spec": spec,
+            }
+        )
+
+    with running(namespace, view, tmp_path, monotonic=Hurried()):
+        namespace.until(lambda: len(namespace.list("calls")) == 1, "the orphan is removed")
+
+    assert namespace.list("calls")[0]["metadata"]["name"] == "living"

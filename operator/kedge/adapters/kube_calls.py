@@ -21,15 +21,13 @@ from kedge.adapters.kube_client import KubeClient
 from kedge.adapters.kube_watch import Mirror
 from kedge.api.convert import label_value
 from kedge.api.durations import format_duration
-from kedge.api.names import API_VERSION, RELAY_LABEL, RELAYSET_LABEL
+from kedge.api.names import API_VERSION, RELAY_LABEL, RELAYSET_LABEL, REPLICA_LABEL
 from kedge.base.backoff import Backoff
 from kedge.ports.kube import CALL_KIND, KubeError, KubeUnavailableError, Manifest
 from kedge.ports.ports import CallWish
 from kedge.ports.records import CallRecord, Condition
 from kedge.relay.model import RecordPolicy
 
-REPLICA_LABEL: Final = "kedge.media/replica"
-"""On Calls: the signaling process that has the call, and alone writes the object."""
 _SHORT: Final = 256
 """Characters of a short text in the Call's schema."""
 _AT_ONCE: Final = 4

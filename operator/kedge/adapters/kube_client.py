@@ -24,6 +24,8 @@ _REQUEST: Final = aiohttp.ClientTimeout(total=10, sock_connect=3)
 _WATCH: Final = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=75)
 """Bookmarks come every minute: a stream silent for longer is dead, though its connection may stand."""
 _WATCH_SECONDS: Final = 300
+_PAGE: Final = 250
+"""Objects of one answer: parsing JSON holds the interpreter, and another thread of this process may carry SIP."""
 _MERGE: Final = "application/merge-patch+json"
 _APPLY: Final = "application/apply-patch+yaml"
 _RETRYABLE: Final = frozenset({429, 500, 502, 503, 504})
@@ -63,10 +65,15 @@ class KubeClient:
 
     async def list_with_version(self, kind: Kind, namespace: str, selector: str = "") -> tuple[list[Manifest], str]:
         """Return the objects, and the resource version to watch on from."""
-        query = {"labelSelector": selector} if selector else {}
-        answer = await self._request("GET", kind.path(namespace), query)
-        items: list[Manifest] = answer.get("items") or []
-        return items, str(answer["metadata"]["resourceVersion"])
+        query = {"limit": str(_PAGE)} | ({"labelSelector": selector} if selector else {})
+        items: list[Manifest] = []
+        while True:
+            answer = await self._request("GET", kind.path(namespace), query)
+            items += answer.get("items") or ()
+            metadata = answer["metadata"]
+            if not metadata.get("continue"):
+                return items, str(metadata["resourceVersion"])
+            query["continue"] = metadata["continue"]
 
     async def create(self, kind: Kind, manifest: Manifest) -> Manifest:
         """Create the object that the manifest names."""

@@ -17,15 +17,11 @@ from pydantic import ValidationError
 from kedge.adapters.kube_client import KubeClient
 from kedge.adapters.kube_watch import Mirror
 from kedge.api.convert import endpoints_of, label_value, policy_of
-from kedge.api.names import RELAYSET_LABEL
+from kedge.api.names import CORDON_ANNOTATION, DRAIN_ANNOTATION, RELAYSET_LABEL
 from kedge.api.relayset import RelaySet
 from kedge.ports.kube import POD_KIND, RELAY_SET_KIND, Manifest
 from kedge.relay.model import Intent, InventorySnapshot, RecordPolicy, RelayDescription, RelaySetPolicy
 
-DRAIN_ANNOTATION: Final = "kedge.media/drain"
-"""On a relay pod: move its calls away and give it no new ones. Any value but ``false``."""
-CORDON_ANNOTATION: Final = "kedge.media/cordon"
-"""On a relay pod: give it no new calls. Any value but ``false``."""
 ZONE_LABEL: Final = "topology.kubernetes.io/zone"
 """On pods since Kubernetes 1.35 (copied from the node): reading it there needs no right to read nodes."""
 

@@ -23,10 +23,12 @@ from kedge.api.relayset import RelaySet
 from kedge.base.backoff import Backoff
 from kedge.controller.events import events_of
 from kedge.controller.manifests import ManifestSettings, owned_name, pod_labels
+from kedge.controller.orphans import Orphans, others_than
 from kedge.controller.queue import WorkQueue
 from kedge.controller.reconcile import STATUS_INTERVAL, Observed, Outcome, reconcile
 from kedge.controller.watching import KopfThread, StartWatching, across_loops
 from kedge.ports.kube import (
+    CALL_KIND,
     DEPLOYMENT_KIND,
     DISRUPTION_BUDGET_KIND,
     EVENT_KIND,
@@ -94,6 +96,7 @@ class Operator:
         self._looked: dict[str, float] = {}
         self._names: dict[str, str] = {}
         self._posted: dict[str, None] = {}
+        self._orphans = Orphans()
 
     def start(self) -> None:
         """Run on a thread of its own."""
@@ -166,8 +169,22 @@ class Operator:
                 await asyncio.sleep(backoff.next())
                 continue
             backoff.reset()
+            await self._remove_orphans()
             self._resynced([(one["metadata"]["namespace"], one["metadata"]["name"]) for one in found])
             await asyncio.sleep(self._settings.resync)
+
+    async def _remove_orphans(self) -> None:
+        """Delete Call objects of signaling processes that are gone for good; a new pod has a new name."""
+        replicas = tuple(one.replica for one in self._snapshots)
+        if not replicas:
+            return  # nobody answers: that says nothing of anybody
+        try:
+            found = await self._kube.list_objects(CALL_KIND, self._settings.namespace, others_than(replicas))
+            for call in self._orphans.take(found, self._monotonic()):
+                metadata = call["metadata"]
+                await self._kube.delete(CALL_KIND, metadata["namespace"], metadata["name"], uid=metadata["uid"])
+        except KubeError as error:
+            _log.warning("Call objects of signaling processes that are gone stay for now: %s", error)
 
     def _resynced(self, found: Sequence[tuple[str, str]]) -> None:
         keys = {f"{namespace}/{name}" for namespace, name in found}

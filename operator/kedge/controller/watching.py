@@ -156,6 +156,7 @@ def operator_settings() -> kopf.OperatorSettings:
     settings.networking.connect_timeout = 3.0
     settings.networking.request_timeout = 10.0
     settings.watching.connect_timeout = 3.0
+    settings.watching.chunk_size = 250
     settings.watching.server_timeout = 300  # whole seconds: the API server takes no fraction
     settings.watching.inactivity_timeout = 75.0
     settings.watching.reconnect_backoff = 0.5 + random.random()

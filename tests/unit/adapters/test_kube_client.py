@@ -78,6 +78,24 @@ async def test_apply_is_a_forced_server_side_apply_with_our_token(tmp_path: Path
     assert seen[1][4] == {"status": {"anchors": 1}}
 
 
+async def test_a_long_list_comes_in_pages(tmp_path: Path) -> None:
+    asked: list[dict[str, str]] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        asked.append(dict(request.query))
+        more = {} if "continue" in request.query else {"continue": "next"}
+        return web.json_response({"items": [{"n": len(asked)}], "metadata": {"resourceVersion": "7", **more}})
+
+    async with serving(handler, tmp_path) as client:
+        listed = await client.list_with_version(POD_KIND, "media", "a=b")
+
+    assert listed == ([{"n": 1}, {"n": 2}], "7")
+    assert asked == [
+        {"limit": "250", "labelSelector": "a=b"},
+        {"limit": "250", "labelSelector": "a=b", "continue": "next"},
+    ]
+
+
 async def test_what_is_not_there_is_none(tmp_path: Path) -> None:
     async with serving(refusing(404, "NotFound"), tmp_path) as client:
         assert await client.get(POD_KIND, "media", "x") is None

@@ -37,7 +37,7 @@ class FakeKube:
 
     async def list_objects(self, kind: Kind, namespace: str, selector: str = "") -> list[Manifest]:
         self._ask()
-        wanted = dict(term.split("=") for term in selector.split(",")) if selector else {}
+        wanted = dict(term.split("=") for term in selector.split(",") if "=" in term)
         return [
             copy.deepcopy(one)
             for (each, place, _), one in self.objects.items()
