@@ -48,7 +48,6 @@ NOT_YET: Final[Mapping[str, str]] = {
     "spec.media.advertise.type": "NodeExternalIP is refused by the operator.",
     "spec.placement.zones": "",
     "spec.health.restartDetection": "RTPEngine relays are always told apart by their instance id.",
-    "spec.health.canary": "",
     "spec.failover.mode": "Calls always leave a lost relay by themselves.",
     "spec.failover.rate": "It is not shared out: each signaling process may spend all of it.",
     "spec.failover.ratePerPeer": "It is not shared out either.",
