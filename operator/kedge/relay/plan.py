@@ -1,26 +1,39 @@
-"""Which call of a lost relay goes where, and in what order. Pure: a plan can be shown without being run."""
+"""Plans: which call goes where, in what order, and how long it takes. Pure: a plan is shown without being run.
+
+Three plans, one for each cause: ``plan_drain`` (a relay is to be empty, and lives), ``plan_loss`` (it is dead, or what
+if it were) and ``plan_rebalance`` (load has drifted, or a relay has joined). The same relays and calls in any order
+give the same plan. No plan passes a relay's capacity, moves a call twice, or sends one to a relay that does not serve.
+"""
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-NO_CAPACITY: Final = "NoCapacity"
-"""No relay of the set has room for the call."""
+from kedge.relay.plan_even import plan_even
+from kedge.relay.plan_leave import plan_leave
+from kedge.relay.plan_model import Left, Move, Pace, Plan, PlanCall, PlanError, PlanKind, PlanRelay, UnknownRelayError
 
+__all__ = [
+    "Left",
+    "Move",
+    "Pace",
+    "Plan",
+    "PlanCall",
+    "PlanError",
+    "PlanKind",
+    "PlanRelay",
+    "Target",
+    "UnknownRelayError",
+    "headroom",
+    "plan_drain",
+    "plan_loss",
+    "plan_rebalance",
+]
 
-class LostCall:
-    """A call that has to move."""
-
-    __slots__ = ("call", "emergency", "silent_since")
-
-    def __init__(self, call: str, *, emergency: bool = False, silent_since: float = 0.0) -> None:
-        self.call = call
-        self.emergency = emergency
-        self.silent_since = silent_since
-        """Since when (seconds) nobody has heard anything: the longest silent moves first."""
+UNPACED: Final = Pace()
+"""No limit; then a plan takes no time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,38 +47,69 @@ class Target:
     weight: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LossPlan:
-    """Where each call goes."""
+def plan_drain(
+    relays: Iterable[PlanRelay], calls: Iterable[PlanCall], leaving: str | Collection[str], *, pace: Pace = UNPACED
+) -> Plan:
+    """Plan how a relay, or several at once, lose all their calls while they live.
 
-    moves: tuple[tuple[str, str], ...] = ()
-    """Call and uid of the target, in the order in which they are to move."""
-    unplaced: tuple[tuple[str, str], ...] = ()
-    """Call and reason."""
+    Args:
+        relays: All relays of the set.
+        calls: The calls of the set; those on other relays are passed over.
+        leaving: Uids of the relays to drain. None of them is a target, whatever ``relays`` says.
+        pace: How fast calls are moved.
 
-
-def plan_loss(calls: Iterable[LostCall], targets: Sequence[Target]) -> LossPlan:
-    """Spread the calls of a lost relay over ``targets``.
-
-    Emergency calls come first, then the longest silent; each goes to the target that is the least loaded for its
-    weight by then, and never over its capacity. The order of equals is that of the arguments.
+    Raises:
+        UnknownRelayError: One of ``leaving`` is not among ``relays``.
     """
-    order = sorted(calls, key=lambda call: (not call.emergency, call.silent_since))
-    heap = [
-        ((target.sessions + 1) / target.weight, rank, target.sessions, target.free, target)
-        for rank, target in enumerate(targets)
-        if target.free > 0 and target.weight > 0
-    ]
-    heapq.heapify(heap)
-    moves = []
-    placed = 0
-    while heap and placed < len(order):
-        _, rank, sessions, free, target = heap[0]
-        moves.append((order[placed].call, target.uid))
-        placed += 1
-        sessions, free = sessions + 1, free - 1
-        if free > 0:
-            heapq.heapreplace(heap, ((sessions + 1) / target.weight, rank, sessions, free, target))
-        else:
-            heapq.heappop(heap)
-    return LossPlan(moves=tuple(moves), unplaced=tuple((call.call, NO_CAPACITY) for call in order[placed:]))
+    return plan_leave(PlanKind.DRAIN, relays, calls, _uids(leaving), pace)
+
+
+def plan_loss(
+    relays: Iterable[PlanRelay], calls: Iterable[PlanCall], lost: str | Collection[str], *, pace: Pace = UNPACED
+) -> Plan:
+    """Plan where the calls of a lost relay, or of several, go; arguments and errors are those of ``plan_drain``."""
+    return plan_leave(PlanKind.LOSS, relays, calls, _uids(lost), pace)
+
+
+def _uids(given: str | Collection[str]) -> frozenset[str]:
+    return frozenset((given,) if isinstance(given, str) else given)
+
+
+def plan_rebalance(
+    relays: Iterable[PlanRelay],
+    calls: Iterable[PlanCall],
+    *,
+    imbalance: float = 10.0,
+    rest: float = 60.0,
+    now: float = 0.0,
+    pace: Pace = UNPACED,
+) -> Plan:
+    """Plan the fewest moves that bring every relay of the set within the allowed imbalance.
+
+    From 3 to 4 equal relays with 3000 calls, the new one needs its share of 750 if no imbalance is allowed: 750 moves.
+    With the default of 10 percent it is in balance from 675 calls on: 675 moves.
+
+    Args:
+        relays: All relays of the set. Those that are ``leaving`` lose all their calls in the same plan.
+        calls: All calls of the set.
+        imbalance: How far a relay's sessions may be from its fair share, in percent; 0 asks for the share itself.
+        rest: A call that was moved less than so many seconds ago is left in peace.
+        now: Seconds, by the clock of ``PlanCall.last_move_at``.
+        pace: How fast calls are moved.
+    """
+    return plan_even(relays, calls, imbalance=imbalance, rest=rest, now=now, pace=pace)
+
+
+def headroom(relays: Iterable[PlanRelay], spare: int) -> tuple[bool, str]:
+    """Tell whether the set could lose its ``spare`` largest relays and still hold all its calls, and say it in words.
+
+    The sessions of all signaling processes count, those on relays that do not serve too: they have to go somewhere. As
+    every call needs a place afterwards, wherever it is now, the worst loss is that of the largest capacities.
+    """
+    known = list(relays)
+    total = sum(relay.sessions + relay.others for relay in known)
+    capacities = sorted((relay.capacity for relay in known if relay.target), reverse=True)
+    room = sum(capacities[spare:])
+    ok = total <= room
+    message = f"{total} calls, room for {room} if {min(spare, len(capacities))} of {len(capacities)} relays failed"
+    return ok, message
