@@ -144,7 +144,7 @@ class KedgeInCluster:
         """Look ten times a second until something holds."""
         deadline = time.monotonic() + within
         while not holds():
-            assert time.monotonic() < deadline, f"not within {within:g} s: {what}"
+            assert time.monotonic() < deadline, f"not within {within:g} s: {what}\n{self.log[-6000:]}"
             if self._process is not None:
                 assert self._process.poll() is None, f"kedge run has ended: {self.log[-4000:]}"
             time.sleep(0.1)

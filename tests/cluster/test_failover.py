@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -10,9 +12,13 @@ from typing import Any
 import pytest
 from tests.cluster.system import CALLEE, CALLER, KedgeInCluster
 from tests.kit.phones import PhoneProcess
+from tests.kit.rtp import TONE
+from tests.kit.sipp import Sipp
 from tests.lab import Lab
+from tests.wire.cases import SCENARIOS
 
 CALLS = 20
+SIPP_CALLS = 10
 
 
 @pytest.fixture
@@ -70,3 +76,170 @@ async def test_a_pod_deleted_by_force_loses_no_call(kedge: KedgeInCluster, phone
     kedge.wait_ready("voice", 3)
     assert await phones.hang_up()
     kedge.until(lambda: not kedge.get("calls")["items"], "the Call objects vanish with their calls")
+
+
+def pod_of(kedge: KedgeInCluster, relay: dict[str, Any]) -> dict[str, Any]:
+    """Return the pod of a relay."""
+    pod: dict[str, Any] = kedge.get("pod", relay["name"])
+    return pod
+
+
+async def all_hear(kedge: KedgeInCluster, phones: PhoneProcess, calls: int = CALLS) -> None:
+    """Assert that all calls live, and that both parties of each hear the other from now on."""
+    assert await phones.wait_audio(time.monotonic(), within=5), kedge.log[-3000:]
+    assert (await phones.report()).talking() == calls
+
+
+async def test_a_killed_container_loses_no_call(
+    own_lab: Lab, kedge: KedgeInCluster, phones: PhoneProcess
+) -> None:
+    await phones.place_calls(CALLS, rtp=True)
+    victim = busiest(kedge)
+    pod = pod_of(kedge, victim)
+
+    own_lab.kill_container(pod["spec"]["nodeName"], victim["name"], "relay", namespace=kedge.namespace)
+
+    kedge.until(lambda: not any(one["relay"] == victim["name"] for one in kedge.snapshot()["calls"]), "all have moved")
+    await all_hear(kedge, phones)
+
+    def is_back() -> bool:
+        """The same pod, another instance: the API shows one restart, and signaling that it is Ready again."""
+        found = next(one for one in kedge.snapshot()["relays"] if one["name"] == victim["name"])
+        return found["state"] == "Ready" and found["instance"] != victim["instance"]
+
+    kedge.until(is_back, "the restarted relay is Ready")
+    assert (await phones.report()).talking() == CALLS
+    assert await phones.hang_up()
+
+
+async def test_a_node_cut_off_loses_no_call(own_lab: Lab, kedge: KedgeInCluster, phones: PhoneProcess) -> None:
+    await phones.place_calls(CALLS, rtp=True)
+    victim = busiest(kedge)
+    node = pod_of(kedge, victim)["spec"]["nodeName"]
+    gone = {
+        one["name"] for one in kedge.snapshot()["relays"] if pod_of(kedge, one)["spec"]["nodeName"] == node
+    }
+    if len(gone) == 2:
+        # Most of the relays of the set vanish at once: Kedge must suspect its own network first, and does. The API
+        # confirms the loss when the node is NotReady: the slowest witness.
+        within = 60.0
+    else:
+        within = 10.0
+    own_lab.cut_node(node)
+    try:
+        kedge.until(
+            lambda: not any(one["relay"] in gone for one in kedge.snapshot()["calls"]), "all have moved", within=within
+        )
+        await all_hear(kedge, phones)
+        anchors = {one["id"]: one["anchors"] for one in kedge.snapshot()["calls"]}
+    finally:
+        own_lab.join_node(node)
+
+    kedge.wait_ready("voice", 3)
+    assert {one["id"]: one["anchors"] for one in kedge.snapshot()["calls"]} == anchors, "nothing moved twice"
+    assert await phones.hang_up()
+
+
+async def test_a_relay_is_lost_while_the_api_server_is_away(
+    own_lab: Lab, kedge: KedgeInCluster, phones: PhoneProcess
+) -> None:
+    await phones.place_calls(CALLS, rtp=True)
+    victim = busiest(kedge)
+    node = pod_of(kedge, victim)["spec"]["nodeName"]
+    own_lab.cut_apiserver()
+    try:
+        own_lab.kill_container(node, victim["name"], "relay", namespace=kedge.namespace)
+        kedge.until(
+            lambda: not any(one["relay"] == victim["name"] for one in kedge.snapshot()["calls"]), "all have moved"
+        )
+        await phones.place_calls(5, rtp=True)
+        await all_hear(kedge, phones, CALLS + 5)
+        assert kedge.ask("GET", "/healthz")[0] == 200, "an outage of the API fails no liveness"
+    finally:
+        own_lab.restore_apiserver()
+
+    def caught_up() -> bool:
+        last = kedge.status("voice").get("lastFailover")
+        return last is not None and last["relay"] == victim["name"] and last["failed"] == 0
+
+    kedge.until(caught_up, "the status tells of the failover", within=60)
+    kedge.until(lambda: len(kedge.get("calls")["items"]) == CALLS + 5, "Call objects catch up", within=60)
+    assert await phones.hang_up()
+
+
+async def test_a_call_is_moved_by_kubectl_patch_and_hung_up_by_its_state(
+    kedge: KedgeInCluster, phones: PhoneProcess
+) -> None:
+    await phones.place_calls(2, rtp=True)
+    kedge.until(lambda: len(kedge.get("calls")["items"]) == 2, "a Call object for each call")
+    first, second = kedge.snapshot()["calls"]
+    other = next(one["name"] for one in kedge.snapshot()["relays"] if one["name"] != first["relay"])
+
+    kedge.kubectl("patch", "call", first["id"], "--type=merge", "-p", f'{{"spec": {{"relay": "{other}"}}}}')
+
+    kedge.until(
+        lambda: kedge.get("call", first["id"])["status"].get("relay") == other, "the call is on the relay wished for"
+    )
+    await all_hear(kedge, phones, 2)
+    kedge.kubectl("delete", "calls", "--all")
+    await all_hear(kedge, phones, 2)  # a Call object is a view: deleting it hangs up nobody
+    kedge.until(lambda: len(kedge.get("calls")["items"]) == 2, "the views come back")
+    kedge.kubectl("patch", "call", second["id"], "--type=merge", "-p", '{"spec": {"state": "Terminated"}}')
+    assert await phones.wait_talking(1)
+    kedge.until(lambda: len(kedge.get("calls")["items"]) == 1, "its object vanishes")
+    assert await phones.hang_up()
+
+
+async def test_sipp_calls_with_rtp_are_moved_off_a_deleted_pod(
+    own_lab: Lab, kedge: KedgeInCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "tone.ulaw").write_bytes(TONE * 50)
+    kedge.kubectl("scale", "relayset", "voice", "--replicas=1")
+    kedge.until(lambda: len(kedge.snapshot()["relays"]) == 1, "one relay is left", within=60)
+    with own_lab.inside():
+        callee = Sipp(
+            SCENARIOS / "callee-moved.xml", tmp_path, local=(CALLEE, 5070), calls=SIPP_CALLS, rtp_echo=True, limit=60
+        ).start()
+        caller = Sipp(
+            SCENARIOS / "caller-talks-on.xml", tmp_path, local=(CALLER, 5080), remote=kedge.sip, number="49100",
+            calls=SIPP_CALLS, limit=60,
+        ).start()  # fmt: skip
+    try:
+        kedge.until(lambda: len(kedge.snapshot()["calls"]) == SIPP_CALLS, "all SIPp calls are up")
+        kedge.kubectl("scale", "relayset", "voice", "--replicas=3")
+        kedge.wait_ready("voice", 3)
+        victim = busiest(kedge)
+        assert victim["sessions"] == SIPP_CALLS
+        kedge.kubectl("delete", "pod", victim["name"], "--force", "--grace-period=0")
+
+        kedge.until(lambda: all(one["anchors"] == 1 for one in kedge.snapshot()["calls"]), "all have moved once")
+        rate = sum(packet_rate(own_lab, pod_of(kedge, one)) for one in others(kedge, victim))
+
+        assert rate > SIPP_CALLS * 50, "the relays carry the audio of all calls"
+        assert caller.check().succeeded == callee.check().succeeded == SIPP_CALLS
+        rows = kedge.kubectl("get", "rly,calls")
+        assert "voice" in rows
+    finally:
+        caller.stop()
+        callee.stop()
+
+
+def others(kedge: KedgeInCluster, victim: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the Ready relays that are not ``victim``."""
+    return [one for one in kedge.snapshot()["relays"] if one["uid"] != victim["uid"] and one["state"] == "Ready"]
+
+
+def packet_rate(lab: Lab, pod: dict[str, Any]) -> int:
+    """Return how many packets a second a relay forwards, by its own word after a full second of it."""
+    with lab.inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(5)
+        sock.connect((pod["status"]["podIP"], 2223))
+        deadline = time.monotonic() + 3
+        rate = 0
+        while not rate and time.monotonic() < deadline:
+            sock.send(b"rate-%d d7:command10:statisticse" % time.monotonic_ns())
+            found = re.search(rb"10:packetratei(\d+)e", sock.recv(65535))
+            assert found is not None
+            rate = int(found[1])
+            time.sleep(0.2)
+        return rate
