@@ -41,6 +41,7 @@ class System:
         settings: Mapping[str, object] | None = None,
         sip_settings: Mapping[str, object] | None = None,
         forget_after: float | None = None,
+        phones: bool = True,
     ) -> None:
         """Choose addresses; nothing runs yet.
 
@@ -53,6 +54,7 @@ class System:
             settings: more top-level settings.
             sip_settings: more of the section ``sip``.
             forget_after: seconds after which phones forget a call that has ended; None: never.
+            phones: start them too; else ``caller_ip`` and ``callee`` are for peers of another kind.
         """
         rng = random.Random(os.urandom(8))
         network = f"127.{rng.randrange(1, 255)}.{rng.randrange(1, 255)}"
@@ -60,20 +62,25 @@ class System:
         self.relays = [
             Rtpengine(f"{network}.{11 + i}", media_ports=media_ports, first_media_port=16384) for i in range(relays)
         ]
-        caller_ip, callee_ip = f"{network}.2", f"{network}.3"
-        callee = (callee_ip, free_port(callee_ip))
+        self.caller_ip, callee_ip = f"{network}.2", f"{network}.3"
+        self.callee = (callee_ip, free_port(callee_ip))
+        self._with_phones = phones
         self.kedge = KedgeProcess(
             folder=folder,
             relays=self.relays[:joined],
-            routes=[RouteRule(prefix=PREFIX, next_hops=[callee])],
-            peers={"callers": [f"{caller_ip}/32"], "callees": [f"{callee_ip}/32"]},
+            routes=[RouteRule(prefix=PREFIX, next_hops=[self.callee])],
+            peers={"callers": [f"{self.caller_ip}/32"], "callees": [f"{callee_ip}/32"]},
             ip=f"{network}.1",
             relay_set=relay_set or {},
             settings=settings or {},
             sip_settings=sip_settings or {},
         )
         self.phones = PhoneProcess(
-            proxy=self.kedge.address, caller=(caller_ip, 0), callee=callee, prefix=PREFIX, forget_after=forget_after
+            proxy=self.kedge.address,
+            caller=(self.caller_ip, 0),
+            callee=self.callee,
+            prefix=PREFIX,
+            forget_after=forget_after,
         )
 
     async def __aenter__(self) -> Self:
@@ -81,7 +88,8 @@ class System:
         try:
             for relay in self.relays:
                 relay.start()
-            await self.phones.start()
+            if self._with_phones:
+                await self.phones.start()
             self.kedge.start()
             await self.wait_ready(*self.relays[: len(self.kedge.relays)])
         except BaseException:
