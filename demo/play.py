@@ -24,6 +24,8 @@ _LOOK: Final = 0.25
 """Seconds between two looks for the view."""
 _HEARD: Final = 0.5
 """Seconds, at the end, in which each phone must have heard the other."""
+_LOG_TAIL: Final = 4000
+"""Characters of Kedge's log that are shown when it does not work at all."""
 _CALLS_PER_SECOND: Final = 100.0
 
 
@@ -60,7 +62,8 @@ async def _set_up(stage: Stage, view: View, calls: int) -> None:
     began = time.monotonic()
     if not await stage.phones.wait_talking(calls) or not await stage.phones.wait_audio(began):
         report = await stage.phones.report()
-        raise SetupError(f"only {report.talking()} of {calls} calls were set up; refused: {report.refused}")
+        told = f"only {report.talking()} of {calls} calls were set up; refused: {report.refused or 'none'}"
+        raise SetupError(f"{told}\n{stage.kedge.log[-_LOG_TAIL:]}")
     view.act(f"{calls} calls talk")
 
 

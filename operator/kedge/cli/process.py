@@ -177,6 +177,10 @@ class SignalingProcess:
 
     def _apply(self, snapshot: InventorySnapshot) -> None:
         self._signaling.apply(snapshot)
+        if not self._applied:
+            self._signaling.post(self._note_applied)  # behind it: an inventory on its way is not yet known
+
+    def _note_applied(self, now: float) -> None:
         self._applied = True
 
     async def _wish(self, wish: CallWish) -> str:
