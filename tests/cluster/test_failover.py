@@ -213,9 +213,12 @@ async def test_sipp_calls_with_rtp_are_moved_off_a_deleted_pod(
         kedge.kubectl("delete", "pod", victim["name"], "--force", "--grace-period=0")
 
         kedge.until(lambda: all(one["anchors"] == 1 for one in kedge.snapshot()["calls"]), "all have moved once")
-        rate = sum(packet_rate(own_lab, pod_of(kedge, one)) for one in others(kedge, victim))
-
-        assert rate > SIPP_CALLS * 50, "the relays carry the audio of all calls"
+        # 50 packets a second and call from the caller, and as many back from the callee, who echoes them.
+        kedge.until(
+            lambda: sum(packet_rate(own_lab, pod_of(kedge, one)) for one in others(kedge, victim)) > SIPP_CALLS * 90,
+            "the other relays carry the audio of all calls in both directions",
+            within=6,
+        )
         assert caller.check().succeeded == callee.check().succeeded == SIPP_CALLS
         rows = kedge.kubectl("get", "rly,calls")
         assert "voice" in rows
@@ -230,16 +233,11 @@ def others(kedge: KedgeInCluster, victim: dict[str, Any]) -> list[dict[str, Any]
 
 
 def packet_rate(lab: Lab, pod: dict[str, Any]) -> int:
-    """Return how many packets a second a relay forwards, by its own word after a full second of it."""
+    """Return how many packets a second a relay forwards, by its own word."""
     with lab.inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(5)
         sock.connect((pod["status"]["podIP"], 2223))
-        deadline = time.monotonic() + 3
-        rate = 0
-        while not rate and time.monotonic() < deadline:
-            sock.send(b"rate-%d d7:command10:statisticse" % time.monotonic_ns())
-            found = re.search(rb"10:packetratei(\d+)e", sock.recv(65535))
-            assert found is not None
-            rate = int(found[1])
-            time.sleep(0.2)
-        return rate
+        sock.send(b"rate-%d d7:command10:statisticse" % time.monotonic_ns())
+        found = re.search(rb"10:packetratei(\d+)e", sock.recv(65535))
+        assert found is not None
+        return int(found[1])
