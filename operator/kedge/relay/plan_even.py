@@ -105,7 +105,7 @@ class _Picture:
 
     def flow(self) -> Flow:
         """Return the flow of least cost over this picture."""
-        costs = Costs(len(self.hubs) + 1)
+        costs = Costs(len(self.hubs) + 1, len(self.relays))
         loads = []
         for relay, bound in zip(self.relays, self.bounds, strict=True):
             capacity = limit_of(relay) if relay.target else 0

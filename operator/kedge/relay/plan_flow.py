@@ -28,17 +28,21 @@ from typing import Final
 ALL: Final = 0
 """The hub of the whole set."""
 _STEPS: Final = 16
-"""Steps of evenness inside the bounds, and outside."""
+"""Steps of evenness inside the bounds, and outside, at most."""
+_ALL_STEPS: Final = 160
+"""The same for all relays together: each step of each relay may take a path of its own."""
 _FAR: Final = 1 << 60
 
 
 class Costs:
-    """How heavy each aim is, for a number of hubs."""
+    """How heavy each aim is, for a number of hubs and relays."""
 
-    __slots__ = ("crossing", "move", "outside", "stuck")
+    __slots__ = ("crossing", "move", "outside", "steps", "stuck")
 
-    def __init__(self, hubs: int) -> None:
-        self.move = _STEPS
+    def __init__(self, hubs: int, relays: int) -> None:
+        self.steps = max(2, min(_STEPS, _ALL_STEPS // max(1, relays)))
+        """Steps of evenness."""
+        self.move = self.steps
         """More than evenness gains by one session."""
         self.outside = self.move * (hubs + 2)
         """More than the moves of a path, which goes through each hub at most once, and evenness."""
@@ -51,12 +55,13 @@ class Costs:
 class Load:
     """What the load of one relay costs: a convex function, kept as segments of equal cost for each further session."""
 
-    __slots__ = ("_costs", "_ends", "limit", "sessions")
+    __slots__ = ("_costs", "_ends", "_steps", "limit", "sessions")
 
     def __init__(self, sessions: int, lower: int, upper: int, capacity: int, limit: int, costs: Costs) -> None:
         self.sessions = sessions
         self.limit = limit
         """Sessions to which moves may raise it at most."""
+        self._steps = costs.steps
         self._ends: list[int] = []
         self._costs: list[int] = []
         self._add(0, lower, -costs.outside)
@@ -66,10 +71,10 @@ class Load:
 
     def _add(self, low: int, high: int, cost: int) -> None:
         """Add the sessions from ``low`` (not included) to ``high``, in steps that cost a little more each."""
-        parts = min(_STEPS, high - low)
+        parts = min(self._steps, high - low)
         for part in range(parts):
             self._ends.append(low + (high - low) * (part + 1) // parts)
-            self._costs.append(cost + part * _STEPS // parts)
+            self._costs.append(cost + part * self._steps // parts)
 
     def last(self) -> tuple[int, int]:
         """Return what the last session costs, and how many of the last ones cost as much (0: there is none)."""
@@ -124,12 +129,12 @@ class Flow:
         relays = len(self._loads)
         before = [-1] * (relays + self._hubs)
         far = [_FAR] * (relays + self._hubs)
-        queue: deque[int] = deque()
         for index, load in enumerate(self._loads):
             cost, count = load.last()
             if count:
                 far[index] = -cost
-                queue.append(index)
+        # The heaviest first: most of what they reach is then never reached better.
+        queue = deque(sorted((index for index in range(relays) if far[index] < _FAR), key=far.__getitem__))
         self._reach(queue, far, before)
         best, end = 0, -1
         for index in self._members[ALL]:
@@ -143,6 +148,8 @@ class Flow:
 
     def _reach(self, queue: deque[int], far: list[int], before: list[int]) -> None:
         """Find the cheapest way to every node (Bellman, Ford: some steps back have a negative cost)."""
+        relays = len(self._loads)
+        through = self._hubs > 1  # with one hub alone, the way on from a relay leads back to where it was reached from
         waiting = [False] * len(far)
         for node in queue:
             waiting[node] = True
@@ -154,7 +161,7 @@ class Flow:
                 if here + cost < far[to]:
                     far[to] = here + cost
                     before[to] = node
-                    if not waiting[to]:
+                    if not waiting[to] and (through or to >= relays):
                         waiting[to] = True
                         queue.append(to)
 
