@@ -47,9 +47,10 @@ async def _run(calls: int, relays: int, svg: Path | None) -> Result:
     assert task is not None, "asyncio.run makes one"
     loop.add_signal_handler(signal.SIGTERM, task.cancel)
     console = Console()
+    view = View(console, calls=calls)
     async with Stage(calls=calls, relays=relays) as stage:
         loop.add_signal_handler(signal.SIGINT, task.cancel)
-        with View(console, calls=calls) as view:
+        with view:
             result = await play(stage, view, calls)
             view.end(result)
         if result.lost:

@@ -40,6 +40,7 @@ async def play(stage: Stage, view: View, calls: int) -> Result:
         SetupError: not all calls were answered.
     """
     async with _watched(stage, view):
+        await asyncio.sleep(_LOOK)  # what Kedge tells of its start comes first
         await _set_up(stage, view, calls)
         await asyncio.sleep(_BEFORE)
         killed = await _fullest(stage)
