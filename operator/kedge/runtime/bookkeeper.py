@@ -126,6 +126,8 @@ class Bookkeeper(Observer):
 
     def failover_changed(self, report: FailoverReport, now: float) -> None:
         """Keep the newest figures of the newest loss; say so when one begins and when it has ended."""
+        if not report.calls:
+            return  # the loss of a relay without calls is no failover, and must not hide the last one
         key = report.relay.relay_set
         known = self._reports.get(key)
         done = report.pending == 0
@@ -137,9 +139,9 @@ class Bookkeeper(Observer):
         )  # fmt: skip
         if known is None or known.started <= record.started:  # of two losses at a time the later one is shown
             self._reports[key] = record
-        if done and report.calls:
+        if done:
             self._failover_done(record, measured=bool(report.gaps))
-        elif report.calls and (known is None or known.started < record.started):
+        elif known is None or known.started < record.started:
             self.event(
                 warning=True, reason="FailoverStarted", relay_set=key, relay=record.relay, call="",
                 message=f"{report.calls} calls leave relay {record.relay} ({report.reason})",
