@@ -36,7 +36,8 @@ def signaling_settings(settings: Settings) -> SignalingSettings:
         ),
         timers=TimerSettings(t1=sip.timers.t1, t2=sip.timers.t2, t4=sip.timers.t4),
         ng=NgSettings(
-            window=commands.outstanding, timeout=commands.timeout * (commands.retries + 1),
+            window=commands.outstanding, retry=(commands.timeout,) * commands.retries,
+            timeout=commands.timeout * (commands.retries + 1),
         ),
     )  # fmt: skip
 
