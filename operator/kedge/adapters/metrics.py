@@ -120,8 +120,8 @@ def _relays(snapshot: SignalingSnapshot, stats: Stats) -> Iterator[Metric]:
             states.add_metric((relay.relay_set, relay.name, state), float(relay.state == state))
     yield states
     yield _counter(
-        "kedge_probes", "Probes of relays by outcome: ok, timeout or refused.", ("relay_set", "relay", "outcome"),
-        stats.probes.copy(),
+        "kedge_probes", "Probes of relays by outcome: ok, timeout, refused, media_ok or media_lost.",
+        ("relay_set", "relay", "outcome"), stats.probes.copy(),
     )  # fmt: skip
     yield _histogram(
         "kedge_probe_seconds", "Round trip of probes that were answered.", ("relay_set", "relay"),

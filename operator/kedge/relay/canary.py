@@ -18,7 +18,8 @@ round one packet leaves from either, to the port that the relay gave it, and sho
                 it does not                              Making: it has lost the session, not a packet
                 no answer                                Waiting; the round says nothing
 
-A packet that our own kernel refused says nothing either. The relay learns our addresses from these packets as it does
+A packet that our own kernel refused says nothing either; and if this process was stalled, what waits in its sockets is
+read before the relay's answer to the question. The relay learns our addresses from these packets as it does
 with phones, so that address translation in between does no harm. What arrives is known by a key that is random for
 each session, so that nobody can feign that a relay lives who does not see its packets.
 
@@ -61,11 +62,6 @@ _EXPIRE: Final = 2
 _OFFER: Final = 0  # tokens, in the two lowest bits; above them, which try it was
 _ANSWER: Final = 1
 _QUERY: Final = 2
-
-_LATE: Final = 0.01
-"""Seconds by which a round's end may fire late. Later, this process was stalled: the packets may be in the socket."""
-_GRACE: Final = 0.01
-"""Seconds that a round is given then, once."""
 
 _RTP: Final = struct.Struct(">BBHII16sB")  # RFC 3550 section 5.1; then the key, and the side that sends
 _VERSION: Final = 0x80
@@ -128,8 +124,6 @@ class Canary(TimerTarget):
         "_began",
         "_canaries",
         "_client",
-        "_expires",
-        "_graced",
         "_health",
         "_ids",
         "_key",
@@ -176,8 +170,6 @@ class Canary(TimerTarget):
         self._sequence = 0
         self._missing = 0
         self._began = 0.0
-        self._expires = 0.0
-        self._graced = False
         self._timer: Timer | None = None
 
     def review(self, now: float, *, wanted: bool) -> None:
@@ -255,10 +247,10 @@ class Canary(TimerTarget):
         if policy is None:
             return  # it is stopped at the next review
         if kind == _EXPIRE:
-            self._expire(policy, now)
+            self._expire(now)
         elif kind == _AGAIN:
             self._send()
-            self._arm(max(self._expires, now + _GRACE), _EXPIRE)
+            self._arm(now + min(policy.timeout, policy.interval) / 2, _EXPIRE)
         elif self._health.control is RelayState.READY:
             self._round(policy, now)
         else:
@@ -266,14 +258,13 @@ class Canary(TimerTarget):
             self._arm(now + policy.interval, _ROUND)
 
     def _round(self, policy: CanaryPolicy, now: float) -> None:
-        timeout = min(policy.timeout, policy.interval)
         self._state = _SENT
-        self._began, self._expires = now, now + timeout
+        self._began = now
         self._sequence = (self._sequence + 1) & 0xFFFF
         self._missing = _BOTH
-        self.unsent = self._graced = False
+        self.unsent = False
         self._send()
-        self._arm(now + timeout / 2, _AGAIN)
+        self._arm(now + min(policy.timeout, policy.interval) / 2, _AGAIN)
 
     def _send(self) -> None:
         """Send what is missing."""
@@ -295,11 +286,8 @@ class Canary(TimerTarget):
             self._wait(now)
             self._owner.on_canary("media_ok", now - self._began, now)
 
-    def _expire(self, policy: CanaryPolicy, now: float) -> None:
-        if now - self._expires > _LATE and not self._graced:
-            self._graced = True
-            self._arm(now + _GRACE, _EXPIRE)
-        elif self.unsent or self._health.control is not RelayState.READY:
+    def _expire(self, now: float) -> None:
+        if self.unsent or self._health.control is not RelayState.READY:
             self._wait(now)
         else:
             self._state = _ASKING

@@ -251,7 +251,6 @@ class Fleet:
     def _readdress(self, relay: Relay, now: float) -> None:
         """Let the listener open another socket. Whether the same instance answers there is asked at once."""
         relay.health.identity_needed = True
-        self.canary_of(relay).stop(now)
         self.listener.on_relay_removed(relay, now)
         self.listener.on_relay_added(relay, now)
         self._probes[relay.uid].prober.start(now, self._rng.random())

@@ -3,6 +3,7 @@
 import pytest
 from tests.unit.relay.simulation import LATENCY, OURS, SET, World, describe
 
+from kedge.base.address import Address
 from kedge.relay.canary import CANARY_PREFIX, media_address
 from kedge.relay.model import CanaryPolicy, HealthPolicy, Intent
 
@@ -122,10 +123,12 @@ def test_pings_do_not_bring_back_a_relay_whose_media_is_dead() -> None:
 
 def test_canaries_say_nothing_while_the_control_port_is_in_trouble() -> None:
     world = ready_world(2)
-    world.daemon(1).mode = "frozen"
+    world.run(0.6)
+    world.daemon(1).mode = "frozen"  # just before a round, so that one is under way
     world.run(10.0)
     assert world.relay(1).reason == "ProbesLost"
     assert ("r1", "media_lost") not in world.log.probes
+    assert world.relay(1).client.timeouts == 0  # nor is it asked in vain
     world.daemon(1).mode = "up"
     world.run(2.0)
     assert world.states() == ["Ready", "Ready"]
@@ -341,39 +344,63 @@ def test_a_witness_that_has_died_since_bears_none() -> None:
 # --- what arrives ---
 
 
-def test_what_is_foreign_old_or_comes_back_to_its_sender_is_no_canary() -> None:
-    world = ready_world(2)
-    sent: list[bytes] = []
-    deliver = world.fleet.canaries.on_packet
-    world.daemon(1).drops = ALL
-    world.run(0.0)
+def test_what_is_foreign_is_no_canary() -> None:
+    world = ready_world(1)
     strays = world.fleet.canaries.strays
     for data in (b"", b"\x80", b"\x80" * 172, b"\x80" + bytes(200)):
-        deliver(data, OURS[0], world.now)
+        world.fleet.canaries.on_packet(data, OURS[0], world.now)
     assert world.fleet.canaries.strays == strays + 4
 
-    def reflect(data: bytes, source: object, destination: object) -> None:
-        sent.append(data)
-        deliver(data, source, world.now)  # type: ignore[arg-type]
 
-    world._relay_rtp = reflect  # type: ignore[method-assign, assignment]
+def test_what_comes_back_to_its_sender_is_no_canary() -> None:
+    world = ready_world(2)
+
+    def reflect(data: bytes, source: Address, destination: Address) -> None:
+        world.fleet.canaries.on_packet(data, source, world.now)
+
+    world._relay_rtp = reflect  # type: ignore[method-assign]
     world.run(5.0)
-    assert sent
     assert ("r1", "media_ok") not in world.log.probes
-    old = sent[0]
-    deliver(old, OURS[0], world.now)
-    deliver(old, OURS[1], world.now)
+    assert ("r1", "media_lost") in world.log.probes
+
+
+def test_packets_of_an_earlier_round_are_no_canary() -> None:
+    world = ready_world(2)
+    sent: list[tuple[bytes, Address]] = []
+
+    def repeat(data: bytes, source: Address, destination: Address) -> None:
+        sent.append((data, OURS[1 - OURS.index(source)]))
+        for old, at in sent:
+            if old[2:4] != data[2:4]:  # another sequence number
+                world.fleet.canaries.on_packet(old, at, world.now)
+
+    world._relay_rtp = repeat  # type: ignore[method-assign]
+    world.run(5.0)
     assert ("r1", "media_ok") not in world.log.probes
+    assert ("r1", "media_lost") in world.log.probes
+
+
+def test_a_reply_to_a_session_of_before_means_nothing_to_the_next_one() -> None:
+    world = World(1, health=HealthPolicy(canary=CANARY))
+    while not world.daemon(1).canaries():
+        world.run(0.0001)
+    world.fleet.stop_canaries(world.now)  # with the reply to its offer on the way
+    world.fleet.review_canary(world.relay(1), world.now)
+    world.run(0.1)
+    (name,) = world.daemon(1).canaries()
+    commands = [command[b"command"] for _, command in world.daemon(1).commands if command.get(b"call-id") == name]
+    assert commands == [b"offer", b"answer"]
+    assert world.relay(1).media_ready is True
 
 
 def test_a_packet_that_comes_while_the_relay_is_asked_saves_the_round() -> None:
     world = ready_world(2)
-    held: list[tuple[bytes, tuple[str, int]]] = []
+    held: list[tuple[bytes, Address]] = []
 
-    def hold(data: bytes, source: tuple[str, int], destination: tuple[str, int]) -> None:
+    def hold(data: bytes, source: Address, destination: Address) -> None:
         held.append((data, OURS[1 - OURS.index(source)]))
 
-    world._relay_rtp = hold  # type: ignore[method-assign, assignment]
+    world._relay_rtp = hold  # type: ignore[method-assign]
     while not queries(world, 1):
         world.run(0.0001)
     for packet in held:
@@ -383,17 +410,17 @@ def test_a_packet_that_comes_while_the_relay_is_asked_saves_the_round() -> None:
     assert ("r1", "media_ok") in world.log.probes
 
 
-def test_a_round_whose_end_fires_late_is_given_a_moment() -> None:
+def test_a_stalled_process_loses_no_round_whose_packets_wait_in_its_sockets() -> None:
     world = ready_world(2)
-    late: list[tuple[bytes, tuple[str, int], tuple[str, int]]] = []
-    world._relay_rtp = lambda *packet: late.append(packet)  # type: ignore[method-assign, assignment]
+    late: list[tuple[bytes, Address, Address]] = []
+    world._relay_rtp = lambda *packet: late.append(packet)  # type: ignore[method-assign]
     while len(late) < 8:
         world.run(0.001)
     world.now += 2.0  # this process was stopped, after it had sent all of the round again
     world.timers.run_due(world.now)
     for data, source, _ in late:
         world.fleet.canaries.on_packet(data, OURS[1 - OURS.index(source)], world.now)
-    world.timers.run_due(world.now)
+    world.run(0.01)
     assert [outcome for _, outcome in world.log.probes if outcome.startswith("media")] == ["media_ok"] * 2
 
 
