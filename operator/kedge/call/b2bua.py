@@ -13,7 +13,8 @@ from kedge.base.address import Address
 from kedge.base.ids import Ids
 from kedge.base.timers import TimerHeap
 from kedge.call.bridge import Bridge
-from kedge.call.call import ACTIVE, CALLER_TAG, ENDED, Call
+from kedge.call.call import ACTIVE, ENDED, Call, Then
+from kedge.call.endings import Farewell, Unattended
 from kedge.call.failover import Failover
 from kedge.call.leg import ALLOW, Leg
 from kedge.call.observer import Observer
@@ -21,26 +22,18 @@ from kedge.call.passing import passed_lines, unsupported
 from kedge.call.routing import Peer, Routing
 from kedge.call.settings import CallSettings
 from kedge.call.setup import Setup
+from kedge.relay.backend import RelayReply
 from kedge.relay.fleet import Fleet, Relay
 from kedge.relay.model import RelayState
+from kedge.relay.ng_client import RELAY_DOWN, TIMEOUT
+from kedge.sip.dialog import Dialog
 from kedge.sip.message import Request, Response, make_response
-from kedge.sip.transaction import ClientOwner, ClientTransaction, ServerTransaction, ServerUser, TransactionLayer
+from kedge.sip.transaction import ServerTransaction, ServerUser, TransactionLayer
 
-_REFUSED_OUT_OF_DIALOG: Final = frozenset({"REGISTER", "SUBSCRIBE", "PUBLISH", "MESSAGE", "INFO", "REFER", "NOTIFY"})
+_KNOWN: Final = frozenset({"REGISTER", "SUBSCRIBE", "PUBLISH", "MESSAGE", "INFO", "REFER", "NOTIFY", "PRACK"})
+"""Methods that are refused with 405, where they are not served; what is not known at all gets a 501."""
 _IN_DIALOG_ONLY: Final = frozenset({"BYE", "UPDATE", "PRACK"})
 _BRIDGED: Final = frozenset({"INVITE", "UPDATE", "INFO", "MESSAGE", "NOTIFY", "REFER", "OPTIONS"})
-
-
-class Unattended(ClientOwner):
-    """Owns transactions whose outcome changes nothing: BYE, and requests towards calls that have ended."""
-
-    __slots__ = ()
-
-    def on_response(self, tx: ClientTransaction, response: Response, now: float) -> None:
-        """Let it be."""
-
-    def on_timeout(self, tx: ClientTransaction, now: float) -> None:
-        """Let it be: the call is over on our side (RFC 3261 section 15.1.1)."""
 
 
 class B2bua(ServerUser):
@@ -53,6 +46,7 @@ class B2bua(ServerUser):
         "dialogs",
         "draining",
         "failover",
+        "farewells",
         "fleet",
         "ids",
         "observer",
@@ -85,6 +79,8 @@ class B2bua(ServerUser):
         """Set-ups by (Call-ID, From tag, CSeq), to know a merged request (RFC 3261 section 8.2.2.2)."""
         self.on_relay: dict[str, dict[str, Call]] = {}
         """Calls by their relay's uid."""
+        self.farewells: dict[str, Farewell] = {}
+        """Calls that ended before the caller's ACK, by our tag."""
         self.draining = False
         """Whether new calls are refused, as this process is to end."""
         self.failover = Failover(self)
@@ -118,7 +114,7 @@ class B2bua(ServerUser):
         elif request.method == "BYE":
             self._bye(leg, tx, request, now)
         elif request.method not in _BRIDGED:
-            self.reject(tx, request, 501 if request.method not in _REFUSED_OUT_OF_DIALOG else 405, now)
+            self.reject(tx, request, 405 if request.method in _KNOWN else 501, now, Allow=ALLOW)
         elif unknown := unsupported(request):
             self.reject(tx, request, 420, now, Unsupported=", ".join(unknown))
         else:
@@ -140,7 +136,7 @@ class B2bua(ServerUser):
         elif method in _IN_DIALOG_ONLY:
             self.reject(tx, request, 481, now)
         else:
-            self.reject(tx, request, 405 if method in _REFUSED_OUT_OF_DIALOG else 501, now, Allow=ALLOW)
+            self.reject(tx, request, 405 if method in _KNOWN else 501, now, Allow=ALLOW)
 
     def _invite(self, tx: ServerTransaction, request: Request, peer: Peer, now: float) -> None:
         if (request.call_id, request.from_tag, request.cseq) in self.setups:
@@ -168,6 +164,9 @@ class B2bua(ServerUser):
         """Take the ACK to a 2xx of ours."""
         leg = self.dialogs.get(request.to_tag)
         if leg is None or not self._belongs(leg, request):
+            farewell = self.farewells.get(request.to_tag)
+            if farewell is not None and farewell.dialog.call_id == request.call_id:
+                farewell.say(now)
             return  # a repeated ACK of a dialog that is gone: nothing to answer (an ACK never is)
         setup = leg.call.setup
         if setup is not None and leg is leg.call.caller:
@@ -179,13 +178,15 @@ class B2bua(ServerUser):
         """Take a CANCEL that matched an INVITE; the transaction layer has answered it."""
         owner = tx.data
         if isinstance(owner, (Setup, Bridge)):
-            owner.cancelled(request, now)
+            owner.cancelled(now)
 
     def on_no_ack(self, tx: ServerTransaction, now: float) -> None:
         """A final response was never ACKed. After a 2xx the dialog is of no use (RFC 3261 section 13.3.1.4): BYE."""
         owner = tx.data
         if isinstance(owner, (Setup, Bridge)):
             owner.no_ack(now)
+        elif isinstance(owner, Farewell):
+            owner.say(now)
 
     def on_stray_response(self, response: Response, source: Address, now: float) -> None:
         """Take a response that matched no transaction: the layer has counted it, and there is nothing else to do."""
@@ -207,19 +208,40 @@ class B2bua(ServerUser):
         relay = call.relay
         if relay is None:
             return
-        calls = self.on_relay.get(relay.uid)
-        if calls is not None and calls.pop(call.id, None) is not None:
+        calls = self.on_relay.get(relay.uid, {})
+        if calls.pop(call.id, None) is not None:
             self.fleet.release(relay)
+            if not calls:
+                del self.on_relay[relay.uid]
         call.relay = None
 
+    def place(self, call: Call, relay: Relay, now: float) -> None:
+        """Give a call a place and a session on another relay; the session that it has is deleted, wherever it is."""
+        self.fleet.reserve(relay)
+        self.delete_session(call.relay, call.session, now)
+        self.attach(call, relay, call.new_session())
+
     def delete_session(self, relay: Relay | None, session: str, now: float) -> None:
-        """Delete a session at a relay. One that is Down is told when it returns, if it is the same instance."""
+        """Delete a session at a relay. One that does not hear it is told when it returns, if it is the same run."""
         if relay is None or not session:
             return
         if relay.state is RelayState.DOWN:
-            self._orphans.setdefault((relay.uid, relay.instance), []).append(session)
+            self._remember_orphan(relay, session)
         else:
-            relay.client.delete(session, CALLER_TAG, None, 0, now)
+            self._delete(relay, session, now)
+
+    def _delete(self, relay: Relay, session: str, now: float) -> None:
+        instance = relay.instance
+
+        def deleted(reply: RelayReply, now: float) -> None:
+            if reply.error in (RELAY_DOWN, TIMEOUT) and relay.instance == instance:
+                self._remember_orphan(relay, session)
+
+        # Without a tag: of a session that was only offered, the relay knows the offerer's, which may be either party.
+        relay.client.delete(session, "", Then(deleted), 0, now)
+
+    def _remember_orphan(self, relay: Relay, session: str) -> None:
+        self._orphans.setdefault((relay.uid, relay.instance), []).append(session)
 
     def relay_ready(self, relay: Relay, now: float) -> None:
         """A relay has come back: the sessions that its calls left there meanwhile go; another instance has none."""
@@ -227,7 +249,7 @@ class B2bua(ServerUser):
             orphans = self._orphans.pop(key)
             if key[1] == relay.instance:
                 for session in orphans:
-                    relay.client.delete(session, CALLER_TAG, None, 0, now)
+                    self._delete(relay, session, now)
         self.failover.relays_changed(now)
 
     def relay_gone(self, relay: Relay) -> None:
@@ -244,54 +266,59 @@ class B2bua(ServerUser):
 
     def _bye(self, leg: Leg, tx: ServerTransaction, request: Request, now: float) -> None:
         self.sip.respond(tx, make_response(request, 200), now)
-        if leg.call.state == ENDED:
-            return
-        self.end(
-            leg.call,
-            now,
-            to_caller=leg is leg.call.callee,
-            to_callee=leg is leg.call.caller,
-            lines=passed_lines(request),
-        )
+        call = leg.call
+        if call.setup is not None and not call.answered:
+            call.setup.cancelled(now)
+        else:
+            self.end(call, now, to_caller=leg is call.callee, to_callee=leg is call.caller, lines=passed_lines(request))
 
     def hang_up(self, call: Call, now: float, *, reason: str, cause: int = 503) -> None:
         """End a call from our side: BYE to both with a plain reason (RFC 3326)."""
-        if call.alive:
-            text = reason.replace('"', "'").replace("\\", "/")
-            self.end(call, now, to_caller=True, to_callee=True, lines=f'Reason: SIP;cause={cause};text="{text}"\r\n')
-
-    def end(self, call: Call, now: float, *, to_caller: bool, to_callee: bool, lines: str = "") -> None:
-        """End a call: BYE where asked, sessions deleted, all that is pending let go."""
         if not call.alive:
             return
-        answered = call.state == ACTIVE or call.answered > 0
+        if call.setup is not None and not call.answered:
+            call.setup.give_up(cause if cause >= 400 else 480, now)
+            return
+        text = reason.replace('"', "'").replace("\\", "/")
+        self.end(call, now, to_caller=True, to_callee=True, lines=f'Reason: SIP;cause={cause};text="{text}"\r\n')
+
+    def end(self, call: Call, now: float, *, to_caller: bool, to_callee: bool, lines: str = "") -> None:
+        """End a call that was answered: BYE where asked, sessions deleted, all that is pending let go."""
+        if not call.alive:
+            return
         call.state = ENDED
         call.ended = now
+        unacked: ServerTransaction | None = None
+        if call.setup is not None:
+            unacked = call.setup.unacked
+            call.setup.call_ended()
         if call.bridge is not None:
             call.bridge.call_ended(now)
         if call.move is not None:
             call.move.call_ended(now)
-        if to_caller:
-            self._send_bye(call.caller, lines, now)
         if to_callee:
-            self._send_bye(call.callee, lines, now)
+            self.send_bye(call.callee.dialog, lines, now)
+        if unacked is None:
+            if to_caller:
+                self.send_bye(call.caller.dialog, lines, now)
+        elif to_caller:
+            Farewell(self, call.caller.dialog, unacked, lines)
+        else:
+            self.sip.stop_2xx(unacked, now)
         self.forget(call, now)
-        if answered:
-            self.observer.call_ended(call, now)
+        self.observer.call_ended(call, now)
 
-    def _send_bye(self, leg: Leg, lines: str, now: float) -> None:
-        if not leg.dialog.remote_tag:
-            return  # no dialog there yet
+    def send_bye(self, dialog: Dialog, lines: str, now: float) -> None:
+        """Send a BYE, whose outcome changes nothing."""
         branch = self.ids.branch()
-        data = leg.dialog.request("BYE", branch, lines)
-        self.sip.send_request("BYE", branch, data, leg.dialog.destination, self._unattended, now)
+        data = dialog.request("BYE", branch, lines)
+        self.sip.send_request("BYE", branch, data, dialog.destination, self._unattended, now)
 
     def forget(self, call: Call, now: float) -> None:
         """Take a call out of every register; its session at the relay is deleted."""
         call.state = ENDED
-        relay = call.relay
+        self.delete_session(call.relay, call.session, now)
         self.detach(call)
-        self.delete_session(relay, call.session, now)
         self.calls.pop(call.id, None)
         for name in ("caller", "callee"):
             leg: Leg | None = getattr(call, name, None)
@@ -300,7 +327,7 @@ class B2bua(ServerUser):
                 leg.peer.calls -= 1
         self.failover.forget(call, now)
         self.observer.call_changed(call, now)
-        call.release_legs()
+        call.release()
 
     # --- wishes -----------------------------------------------------------------------------------------------------
 

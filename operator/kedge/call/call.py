@@ -120,8 +120,9 @@ class Call:
         """Whether no offer/answer exchange is under way on either leg, so that one of ours may begin."""
         return self.bridge is None and not self.caller.busy and not self.callee.busy
 
-    def release_legs(self) -> None:
-        """Let go of both legs: the call is over. Without this circle, reference counts free it at once."""
+    def release(self) -> None:
+        """Let go of all that knows the call: it is over. Without circles, reference counts free it at once."""
+        self.setup = self.bridge = self.move = None
         for name in ("caller", "callee"):
             if hasattr(self, name):
                 delattr(self, name)

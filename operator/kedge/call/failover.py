@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from kedge.base.timers import Timer, TimerTarget
 from kedge.call.call import ACTIVE, Call
-from kedge.call.reanchor import AGAIN, DIVERGE, ENDED_RESULT, MOVED, NO_RELAY, ROLLED_BACK, Move
+from kedge.call.reanchor import AGAIN, DIVERGE, MOVED, NO_RELAY, Move
 from kedge.relay.model import FailoverPolicy, Intent, RelayState
 
 if TYPE_CHECKING:
@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from kedge.relay.fleet import Relay
 
 _PUMP: Final = 1
+_RELEASED: Final = 200
+"""Calls held back by a peer's budget that are looked at in one go."""
 _BURST: Final = 0.05
 """Seconds of budget that may be spent at once after a pause."""
+_ROUNDING: Final = 1e-6
+"""Tokens that may be missing: what a wait of exactly the right length leaves."""
 _LOOK_AGAIN: Final = 0.25
 """Seconds until calls without a relay that has room are looked at again."""
 
@@ -37,16 +41,15 @@ class Budget:
         self._at = -1.0
 
     def wait(self, rate: float, cost: float, now: float) -> float:
-        """Return 0 and spend ``cost`` if the budget allows, else the seconds until it will. ``rate`` is per second."""
-        if self._at < 0:
-            self._tokens = max(rate * _BURST, 2.0)
-        else:
-            self._tokens = min(self._tokens + (now - self._at) * rate, max(rate * _BURST, 2.0))
+        """Return the seconds until ``cost`` may be spent, 0 for now. ``rate`` is per second."""
+        most = max(rate * _BURST, 2.0)
+        self._tokens = most if self._at < 0 else min(self._tokens + (now - self._at) * rate, most)
         self._at = now
-        if self._tokens >= cost:
-            self._tokens -= cost
-            return 0.0
-        return (cost - self._tokens) / rate
+        return 0.0 if self._tokens >= cost - _ROUNDING else (cost - self._tokens) / rate
+
+    def spend(self, cost: float) -> None:
+        """Take what ``wait`` has allowed."""
+        self._tokens -= cost
 
 
 class FailoverReport:
@@ -80,7 +83,7 @@ class FailoverReport:
 class Want:
     """A wish to move one call."""
 
-    __slots__ = ("call", "last_seen", "queued", "reason", "report", "since", "target", "tries")
+    __slots__ = ("call", "credentials_missing", "last_seen", "queued", "reason", "report", "since", "target", "tries")
 
     def __init__(
         self, call: Call, reason: str, now: float, target: Relay | None, report: FailoverReport | None
@@ -93,6 +96,9 @@ class Want:
         self.report = report
         self.last_seen = report.last_seen if report is not None else now
         self.queued = False
+        """Whether it stands in one of the queues."""
+        self.credentials_missing = False
+        """Whether a party asked for credentials (401, 407): that is no fault of the call, which is kept."""
         self.tries = 0
 
 
@@ -102,6 +108,7 @@ class Failover(TimerTarget):
     __slots__ = (
         "_b2bua",
         "_budget",
+        "_paced",
         "_peer_budgets",
         "_preparing",
         "_pumping",
@@ -120,7 +127,9 @@ class Failover(TimerTarget):
         self._urgent: deque[Want] = deque()
         self._queue: deque[Want] = deque()
         self._waiting: deque[Want] = deque()
-        """Wants for which no relay has room."""
+        """Wants for which no relay has room, or that are to be tried again a little later."""
+        self._paced: dict[str, deque[Want]] = {}
+        """Wants that a peer's budget holds back, by the peer's name: others overtake them."""
         self._budget = Budget()
         self._peer_budgets: dict[str, Budget] = {}
         self._timeouts: dict[str, int] = {}
@@ -138,7 +147,7 @@ class Failover(TimerTarget):
         relay = call.relay
         return relay is None or relay.state is RelayState.DOWN or relay.instance != call.relay_instance
 
-    def _is_stranded(self, call: Call) -> bool:
+    def is_stranded(self, call: Call) -> bool:
         """Whether a party's media goes nowhere: the session is gone, or a leg was not told where the new one is."""
         return self.is_lost(call) or call.caller.session != call.session or call.callee.session != call.session
 
@@ -149,11 +158,14 @@ class Failover(TimerTarget):
 
     def _is_needed(self, want: Want) -> bool:
         call = want.call
-        if self._is_stranded(call):
+        if self.is_stranded(call):
             return True
         if want.target is not None:
             return call.relay is not want.target
-        return call.relay is not None and call.relay.description.intent is Intent.DRAIN
+        return self._drains(call)
+
+    def _drains(self, call: Call) -> bool:
+        return call.relay is not None and call.relay.intent is Intent.DRAIN
 
     # --- what is wanted ---------------------------------------------------------------------------------------------
 
@@ -167,6 +179,9 @@ class Failover(TimerTarget):
 
     def _move_all(self, relay: Relay, reason: str, last_seen: float, now: float) -> None:
         calls = list(self._b2bua.on_relay.get(relay.uid, {}).values())
+        if not relay.policy.failover.automatic:
+            self._leave_to_persons(relay, calls, reason, now)
+            return
         report = FailoverReport(relay, reason, last_seen, now)
         report.calls = len(calls)
         if last_seen or calls:
@@ -176,11 +191,50 @@ class Failover(TimerTarget):
         self._b2bua.observer.failover_changed(report, now)
         self._pump(now)
 
+    def _leave_to_persons(self, relay: Relay, calls: list[Call], reason: str, now: float) -> None:
+        """``failover.mode: Manual``: say what is so, and move a call only when somebody asks."""
+        observer = self._b2bua.observer
+        for call in calls:
+            if self.is_lost(call):
+                call.anchored_reason = reason
+                call.anchored_message = f"relay {relay.name} is lost, and failover.mode is Manual"
+                observer.call_changed(call, now)
+        if calls:
+            observer.event(
+                warning=True, reason="FailoverNotAutomatic", relay_set=relay.relay_set, relay=relay.name, call="",
+                message=f"{len(calls)} calls stay on relay {relay.name} ({reason}), as failover.mode is Manual",
+            )  # fmt: skip
+
     def established(self, call: Call, now: float) -> None:
         """A call is up: if its relay was lost or is drained since the INVITE, it is time to move it."""
-        want = Want(call, "RelayDown" if self.is_lost(call) else "Drain", now, None, None)
-        if self._is_needed(want):
-            self.want(call, want.reason, now)
+        if call.id in self.wants or self.is_stranded(call) or self._drains(call):
+            self._look_at(call, now)
+
+    def settled(self, call: Call, now: float) -> None:
+        """A party's own exchange, or one of ours, has ended: go on with what waited for it."""
+        if call.move is not None:
+            call.move.resume(now)
+        if call.move is not None or call.state != ACTIVE:
+            return
+        if call.id in self.wants or self.is_stranded(call):
+            self._look_at(call, now)
+        else:
+            self._anchored(call, now)
+
+    def _anchored(self, call: Call, now: float) -> None:
+        """A party's own exchange has brought the call where it should be: what its record says of trouble is over."""
+        if call.anchored_reason not in ("Settled", DIVERGE):
+            call.anchored_reason, call.anchored_message = "Settled", ""
+            self._b2bua.observer.call_changed(call, now)
+
+    def _look_at(self, call: Call, now: float) -> None:
+        want = self.wants.get(call.id)
+        if want is None and (self.policy_of(call).automatic or not (self.is_lost(call) or self._drains(call))):
+            reason = "RelayDown" if self.is_lost(call) else "Drain" if self._drains(call) else "Unsettled"
+            want = self.wants[call.id] = Want(call, reason, now, None, None)
+        if want is not None:
+            self._enqueue(want)
+            self._pump(now)
 
     def want(self, call: Call, reason: str, now: float, *, target: Relay | None = None) -> None:
         """Ask for one call to be moved."""
@@ -201,6 +255,8 @@ class Failover(TimerTarget):
         if report is not None:
             report.pending += 1
         self._enqueue(want)
+        if call.move is not None and report is not None:
+            call.move.resume(now)  # what waits there for a leg need not wait any longer: its target is lost
 
     def _close_report_entry(self, want: Want, now: float) -> None:
         if want.report is not None:
@@ -223,19 +279,12 @@ class Failover(TimerTarget):
         report.pending -= 1
         self._b2bua.observer.failover_changed(report, now)
 
-    def settled(self, call: Call, now: float) -> None:
-        """A party's own exchange has ended: go on with a move that waited for it."""
-        if call.move is not None:
-            call.move.resume(now)
-        want = self.wants.get(call.id)
-        if want is not None and call.move is None:
-            self._enqueue(want)
-            self._pump(now)
-
     def relays_changed(self, now: float) -> None:
         """A relay has come or has room again: calls that waited for one are looked at."""
-        while self._waiting:
-            self._enqueue(self._waiting.popleft())
+        waiting, self._waiting = self._waiting, deque()
+        for want in waiting:
+            want.queued = False
+            self._enqueue(want)
         self._pump(now)
 
     # --- pace -------------------------------------------------------------------------------------------------------
@@ -249,11 +298,14 @@ class Failover(TimerTarget):
             limit = self._b2bua.settings.preparing
             while self._preparing < limit and (self._urgent or self._queue):
                 queue = self._urgent or self._queue
-                delay = self._consider(queue[0], now)
+                want = queue.popleft()
+                want.queued = False
+                delay = self._consider(want, now)
                 if delay > 0:
+                    want.queued = True
+                    queue.appendleft(want)
                     self._wake_in(delay, now)
                     return
-                queue.popleft().queued = False
         finally:
             self._pumping = False
 
@@ -265,55 +317,91 @@ class Failover(TimerTarget):
         if call.state != ACTIVE or not call.settled or call.move is not None:
             return 0.0  # ``settled``, ``established`` or the move's end brings it back
         if not self._is_needed(want):
+            self._anchored(call, now)
             self._done(want, MOVED, now)
             return 0.0
-        delay = self._budgets(call, now)
-        if delay > 0:
+        if want.target is not None and want.target.state is not RelayState.READY:
+            self._lose_target(want, now)
+            return 0.0
+        target = self._target_of(want)
+        if target is None:
+            self._no_relay(want, now)
+            return 0.0
+        delay, peer = self._spend(call, now)
+        if not peer:
+            if delay <= 0:
+                self._begin(want, target, now)
             return delay
-        self._begin(want, now)
+        self._hold(want, peer, delay, now)
         return 0.0
 
-    def _budgets(self, call: Call, now: float) -> float:
+    def _spend(self, call: Call, now: float) -> tuple[float, str]:
+        """Spend two re-INVITEs; or return the seconds to wait, and the peer whose budget it is ('' for all of them)."""
         policy = self.policy_of(call)
         caller, callee = call.caller.peer.name, call.callee.peer.name
-        names = {caller: 1.0, callee: 1.0} if caller != callee else {caller: 2.0}
-        for name, cost in names.items():
-            budget = self._peer_budgets.setdefault(name, Budget())
-            delay = budget.wait(policy.rate_per_peer, cost, now)
+        cost = 2.0 if caller == callee else 1.0
+        peers = self._peer_budgets
+        for name in (caller, callee):
+            if name not in peers:
+                peers[name] = Budget()
+            delay = peers[name].wait(policy.rate_per_peer, cost, now)
             if delay > 0:
-                return delay
-        return self._budget.wait(policy.rate, 2.0, now)
+                return delay, name
+        delay = self._budget.wait(policy.rate, 2.0, now)
+        if delay > 0:
+            return delay, ""
+        self._budget.spend(2.0)
+        peers[caller].spend(cost)
+        if callee != caller:
+            peers[callee].spend(cost)
+        return 0.0, ""
 
-    def _begin(self, want: Want, now: float) -> None:
-        call, b2bua = want.call, self._b2bua
+    def _hold(self, want: Want, peer: str, delay: float, now: float) -> None:
+        want.queued = True
+        self._paced.setdefault(peer, deque()).append(want)
+        self._wake_in(delay, now)
+
+    def _release_paced(self) -> None:
+        """Put forward as many as a peer's budget can have gained, and leave the rest; emergencies come first anyway."""
+        for peer in list(self._paced):
+            held = self._paced[peer]
+            for _ in range(min(len(held), _RELEASED)):
+                want = held.popleft()
+                want.queued = False
+                self._enqueue(want)
+            if not held:
+                del self._paced[peer]
+
+    def _lose_target(self, want: Want, now: float) -> None:
+        """The relay that somebody asked for cannot have the call: any other will do if it must move, else it stays."""
+        if self.is_stranded(want.call):
+            want.target = None
+            self._enqueue(want)
+        else:
+            self._done(want, NO_RELAY, now)
+
+    def _target_of(self, want: Want) -> Relay | None:
+        call = want.call
+        relay = call.relay
+        if want.target is not None:
+            return want.target
         lost = self.is_lost(call)
-        target = want.target
-        if target is not None and target.state is not RelayState.READY:
-            target = None
-            if not lost:
-                self._done(want, NO_RELAY, now)
-                return
-        if target is None and not lost and call.relay is not None and call.relay.description.intent is not Intent.DRAIN:
-            target = call.relay  # a leg only has to be told where the session is
-        elif target is None:
-            # A relay that has restarted gives its ports out again, to other calls than those whose phones still send
-            # there: they would hear each other until they are told. So it is the last choice of those who leave it.
-            target = b2bua.fleet.pick(call.relay_set, avoid=call.relay)
-            if target is None and lost:
-                target = b2bua.fleet.pick(call.relay_set)
-        if target is None or (target is call.relay and not lost and self._is_drain(want)):
-            self._no_relay(want, now)
-            return
-        if target is not call.relay or lost:
-            b2bua.fleet.reserve(target)
+        if relay is not None and not lost and not self._drains(call):
+            return relay  # a leg only has to be told where the session is
+        # A relay that has restarted gives its ports out again, to other calls than those whose phones still send
+        # there: they would hear each other until they are told. So it is the last choice of those who leave it.
+        target = self._b2bua.fleet.pick(call.relay_set, avoid=relay)
+        if target is None and lost:
+            target = self._b2bua.fleet.pick(call.relay_set)
+        if target is None and self.is_stranded(call) and not lost:
+            target = relay  # it drains, but a leg knows nothing of it yet
+        return target
+
+    def _begin(self, want: Want, target: Relay, now: float) -> None:
         want.tries += 1
         self._preparing += 1
-        Move(b2bua, call, want, target, now).start(now)
-        b2bua.observer.call_changed(call, now)
-
-    def _is_drain(self, want: Want) -> bool:
-        relay = want.call.relay
-        return relay is not None and relay.description.intent is Intent.DRAIN
+        Move(self._b2bua, want.call, want, target, now).start(now)
+        self._b2bua.observer.call_changed(want.call, now)
 
     def _no_relay(self, want: Want, now: float) -> None:
         """No relay has room. The call waits; if its own is dead, only so long."""
@@ -322,8 +410,13 @@ class Failover(TimerTarget):
         call.anchored_message = "no relay of the set has room"
         if self.is_lost(call) and now - want.since > self._b2bua.settings.patience:
             self._unmovable(want, "no relay of the set has room", now)
-            return
-        self._waiting.append(want)
+        else:
+            self._later(want, now)
+
+    def _later(self, want: Want, now: float) -> None:
+        if not want.queued:
+            want.queued = True
+            self._waiting.append(want)
         self._wake_in(_LOOK_AGAIN, now)
 
     def _wake_in(self, seconds: float, now: float) -> None:
@@ -336,7 +429,10 @@ class Failover(TimerTarget):
     def on_timer(self, kind: int, now: float) -> None:
         """Look again."""
         self._timer = None
+        self._release_paced()
         self.relays_changed(now)
+        if self._waiting or self._paced:
+            self._wake_in(_LOOK_AGAIN, now)
 
     def prepared(self, now: float) -> None:
         """One move's relay commands are done: the next may begin."""
@@ -358,33 +454,42 @@ class Failover(TimerTarget):
     def finished(self, move: Move, result: str, message: str, now: float, *, policy: bool) -> None:
         """A move has ended: the wish is fulfilled, tried again, or given up."""
         want, call = move.want, move.call
-        b2bua = self._b2bua
-        b2bua.observer.call_changed(call, now)
-        if self.wants.get(call.id) is want and policy and call.alive:
-            if result in (MOVED, DIVERGE):
-                self._done(want, result, now) if not self._is_needed(want) else self._retry(want, message, now)
-            elif result in (AGAIN, NO_RELAY):
-                self._retry(want, message, now)
-            elif result == ROLLED_BACK or not self._is_stranded(call):
-                self._give_up(want, message, now)
-            elif self.breaker_open(call.caller.peer) or self.breaker_open(call.callee.peer):
-                self._retry(want, message, now)
-            else:
-                self._unmovable(want, message, now)
-        elif result != ENDED_RESULT and call.id in self.wants:
+        self._b2bua.observer.call_changed(call, now)
+        if not call.alive:
+            return
+        if policy and self.wants.get(call.id) is want:
+            self._conclude(want, result, message, now)
+        elif call.id in self.wants:
             self._enqueue(self.wants[call.id])
         if call.bridge is not None:
             call.bridge.resume(now)
         self._pump(now)
 
+    def _conclude(self, want: Want, result: str, message: str, now: float) -> None:
+        call = want.call
+        if result in (MOVED, DIVERGE):
+            if self._is_needed(want):
+                self._retry(want, message, now)
+            else:
+                self._done(want, result, now)
+        elif result in (AGAIN, NO_RELAY) or self._peer_in_trouble(call):
+            self._retry(want, message, now)
+        elif self.is_stranded(call):
+            self._unmovable(want, message, now)
+        else:
+            self._give_up(want, message, now)
+
+    def _peer_in_trouble(self, call: Call) -> bool:
+        return self.breaker_open(call.caller.peer) or self.breaker_open(call.callee.peer)
+
     def _retry(self, want: Want, message: str, now: float) -> None:
-        if want.tries > self.policy_of(want.call).retries + 1 and not self.is_lost(want.call):
+        call = want.call
+        if not self.is_stranded(call) and want.tries > self.policy_of(call).retries + 1:
             self._give_up(want, message, now)
         elif now - want.since > self._b2bua.settings.patience:
             self._unmovable(want, message, now)
         elif want.tries > 1:
-            self._waiting.append(want)
-            self._wake_in(_LOOK_AGAIN, now)
+            self._later(want, now)
         else:
             self._enqueue(want)
 
@@ -400,11 +505,11 @@ class Failover(TimerTarget):
         self._event(call, "CallNotMoved", f"stays on relay {call.relay.name if call.relay else ''}: {message}")
 
     def _unmovable(self, want: Want, message: str, now: float) -> None:
-        """The call's relay is dead and it cannot be moved: the set's policy decides."""
+        """A party's media goes nowhere, and that cannot be helped: the policy decides, if the fault is the call's."""
         call, b2bua = want.call, self._b2bua
         self.wants.pop(call.id, None)
         self._report(want, now, moved=False)
-        keep = not self.policy_of(call).hang_up_unmovable
+        keep = not self.policy_of(call).hang_up_unmovable or self._peer_in_trouble(call) or want.credentials_missing
         self._event(call, "CallNotMoved", f"{'kept without media' if keep else 'hung up'}: {message}")
         if not keep:
             b2bua.hang_up(call, now, reason=f"Media relay lost and the call could not be moved: {message}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from kedge.base.address import Address
+from kedge.call.endings import aim
 from kedge.sip.dialog import Dialog
 from kedge.sip.errors import ParseError
 from kedge.sip.headers import parse_params
@@ -46,6 +47,7 @@ class Leg:
         "origin",
         "peer",
         "pruned",
+        "quiet_until",
         "remote",
         "server",
         "session",
@@ -77,6 +79,8 @@ class Leg:
         self.awaiting_ack: Bridge | None = None
         """The bridge whose 2xx to this party has not been ACKed yet."""
         self.session_timer: SessionTimer | None = None
+        self.quiet_until = 0.0
+        """Seconds: no re-INVITE of ours before, as the party asked with 491 or Retry-After."""
 
     @property
     def other(self) -> Leg:
@@ -97,12 +101,8 @@ class Leg:
         self.pruned = prune(remote, local)
 
     def aim(self) -> None:
-        """Choose where in-dialog requests go: as RFC 3261 section 12.2.1.1 says if that is the peer's, else its source.
-
-        A Contact that points elsewhere is a NAT's private address or an attempt to make Kedge send to strangers.
-        """
-        hop = self.dialog.next_hop()
-        self.dialog.destination = hop if hop is not None and self.peer.covers(hop[0]) >= 0 else self.source
+        """Choose where in-dialog requests go."""
+        aim(self.dialog, self.peer, self.source)
 
     def refresh_target(self, message: Message) -> None:
         """A target refresh request or response: take its Contact and aim anew."""

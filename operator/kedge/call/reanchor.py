@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from kedge.base.timers import Timer, TimerTarget
 from kedge.call.call import CALLEE_TAG, CALLER_TAG, Call, LastAnchor, Then
 from kedge.relay.backend import RelayReply
+from kedge.relay.model import RelayState
 from kedge.sip.body import sdp_of
 from kedge.sip.message import Response
 from kedge.sip.offer_answer import (
@@ -67,6 +68,7 @@ AGAIN: Final = "TargetLost"
 DIALOG_IS_OVER: Final = frozenset({404, 408, 410, 416, 481, 482, 483, 484, 485, 502, 604})
 """Responses that end a dialog (RFC 5057 section 5.1, and RFC 3261 section 12.2.1.2 for 408)."""
 _LATER: Final = frozenset({500, 503, 504})
+_UNFIT: Final = frozenset({415, 488, 606})
 _RELAY_TRIES: Final = 4
 _RETRY: Final = 1
 _NO_RESPONSE: Final = 2
@@ -79,16 +81,16 @@ class LegMove(ClientOwner, TimerTarget):
 
     __slots__ = (
         "_b2bua",
+        "_before",
         "_extra",
-        "_in_force",
         "_ladder",
         "_move",
         "_retries",
         "_sdp",
+        "_session",
         "_timer",
         "_tx",
-        "answer",
-        "before",
+        "changed",
         "leg",
         "offers",
         "state",
@@ -97,23 +99,25 @@ class LegMove(ClientOwner, TimerTarget):
 
     def __init__(self, b2bua: B2bua, move: Move, leg: Leg) -> None:
         self._b2bua = b2bua
-        self._move = move
+        self._move: Move | None = move
+        """None once the move is over."""
         self.leg = leg
         self.state = IDLE
         self.offers = 0
         self.status = 0
         """The final response that made it fail."""
-        self.answer = b""
-        """The answer to the last offer, if it means or aims elsewhere than the one before."""
-        self.before = b""
-        """The pruned answer that was in force before."""
+        self.changed = False
+        """Whether the last answer means, or aims, elsewhere than the one before: the relay is to be told."""
         self._sdp = b""
+        self._session = ""
+        """The session whose description is offered."""
+        self._before = leg.local
+        """L before the last offer: what is in force again if it is refused."""
         self._tx: ClientTransaction | None = None
         self._timer: Timer | None = None
         self._retries = 0
         self._ladder = False
         self._extra = ""
-        self._in_force = leg.local
 
     @property
     def pending(self) -> bool:
@@ -121,26 +125,44 @@ class LegMove(ClientOwner, TimerTarget):
         return self.state in (SENT, WAITING)
 
     def offer(self, sdp: bytes, now: float) -> None:
-        """Send a re-INVITE with this description, or wait until the leg is free."""
+        """Send a re-INVITE with this description, or wait until the leg is free and may be asked."""
         self._sdp = sdp
-        leg = self.leg
-        if leg.busy or leg.call.bridge is not None:
-            self._wait(_BUSY_RETRY, now)
+        self.state = WAITING
+        self._try(now)
+
+    def resume(self, now: float) -> None:
+        """Look again, if it waits: a party's own exchange has ended, or the target was lost."""
+        if self.state == WAITING:
+            self._try(now)
+
+    def _try(self, now: float) -> None:
+        leg, move = self.leg, self._move
+        if move is None:
             return
-        b2bua = self._b2bua
-        self._in_force, leg.local = leg.local, leg.origin.stamp(sdp)
+        self.stop()
+        if leg.busy or leg.call.bridge is not None:
+            self._timer = self._b2bua.timers.schedule(now + _BUSY_RETRY, self, _RETRY)
+        elif leg.session == leg.call.session:
+            self.state = ANSWERED  # the party's own exchange has brought it there meanwhile
+            move.leg_done(now)
+        elif move.target_lost:
+            self.state = FAILED
+            move.leg_done(now)
+        elif leg.quiet_until > now:
+            self._timer = self._b2bua.timers.schedule(leg.quiet_until, self, _RETRY)
+        else:
+            self._send(now)
+
+    def _send(self, now: float) -> None:
+        leg, b2bua = self.leg, self._b2bua
+        self._session = leg.call.session
+        self._before, leg.local = leg.local, leg.origin.stamp(self._sdp)
         branch = b2bua.ids.branch()
         data = leg.dialog.request("INVITE", branch, leg.session_headers() + self._extra, leg.local)
         self.offers += 1
         self.state = SENT
         self._tx = leg.client = b2bua.sip.send_request("INVITE", branch, data, leg.dialog.destination, self, now)
         self._timer = b2bua.timers.schedule(now + b2bua.settings.answer_timeout, self, _NO_RESPONSE)
-
-    def _wait(self, seconds: float, now: float) -> None:
-        self.state = WAITING
-        b2bua = self._b2bua
-        b2bua.timers.cancel(self._timer)
-        self._timer = b2bua.timers.schedule(now + seconds, self, _RETRY)
 
     def on_timer(self, kind: int, now: float) -> None:
         """Try again; or take silence for an answer."""
@@ -149,23 +171,6 @@ class LegMove(ClientOwner, TimerTarget):
             self.resume(now)
         elif self.state == SENT:
             self._silent(now)
-
-    def resume(self, now: float) -> None:
-        """Try again, unless the leg was brought to this session by the party's own request meanwhile."""
-        if self.state != WAITING or self.leg.busy or self.leg.call.bridge is not None:
-            if self.state == WAITING and self._timer is None:
-                self._wait(_BUSY_RETRY, now)
-            return
-        self._b2bua.timers.cancel(self._timer)
-        self._timer = None
-        if self.leg.session == self.leg.call.session:
-            self.state = ANSWERED
-            self._move.leg_done(now)
-        elif self._move.target_lost:
-            self.state = FAILED
-            self._move.leg_done(now)
-        else:
-            self.offer(self._sdp, now)
 
     # --- responses --------------------------------------------------------------------------------------------------
 
@@ -179,75 +184,87 @@ class LegMove(ClientOwner, TimerTarget):
             self._acknowledge(response)
         if tx is not self._tx:
             return
+        waited_for = self._free()
+        if response.is_success:
+            self._accepted(response, waited_for, now)
+        else:
+            self._refused(response.status, response, waited_for, now)
+        self._next(now)
+
+    def _free(self) -> bool:
+        """The transaction has ended; return whether the move still waits for it."""
         self._tx = None
         self.leg.client = None
         self.stop()
-        if self._move.state == OVER or self.state != SENT:
-            return
-        if response.is_success:
-            self._accepted(response, now)
-        else:
-            self._refused(response.status, response, now)
-        bridge = self.leg.call.bridge
-        if bridge is not None:
-            bridge.resume(now)
+        return self._move is not None and self.state == SENT
+
+    def _next(self, now: float) -> None:
+        """The leg is free again: let others begin who waited for it."""
+        call = self.leg.call
+        if call.bridge is not None:
+            call.bridge.resume(now)
+        elif self._move is None and call.alive:
+            self._b2bua.failover.settled(call, now)
 
     def _acknowledge(self, response: Response) -> None:
         dialog, b2bua = self.leg.dialog, self._b2bua
         self.leg.refresh_target(response)
         b2bua.sip.send(dialog.ack(response.cseq, b2bua.ids.branch()), dialog.destination)
 
-    def _accepted(self, response: Response, now: float) -> None:
+    def _accepted(self, response: Response, waited_for: bool, now: float) -> None:
         leg, move = self.leg, self._move
         self._b2bua.failover.answered(leg.peer)
-        self._b2bua.observer.leg_moved(leg.call, move.target, now - move.started)
         leg.learn_session_timer(response, we_are_uac=True)
-        self.state = ANSWERED
-        try:
-            self._take_answer(sdp_of(response).sdp)
-        except SdpError:
-            self.status = 488
-            self.state = FAILED
+        usable = self._take_answer(response)
+        if move is None or not waited_for:
+            return
+        self._b2bua.observer.leg_moved(leg.call, move.target, now - move.started)
+        self.state = ANSWERED if usable else FAILED
+        self.status = 0 if usable else 488
         move.leg_done(now)
 
-    def _take_answer(self, answer: bytes) -> None:
+    def _take_answer(self, response: Response) -> bool:
+        """Note what is in force now; return whether it can be understood."""
         leg = self.leg
-        leg.session = leg.call.session
-        self.before = leg.pruned
-        if not answer or same_but_origin(answer, leg.pruned):
-            leg.remote = leg.pruned = answer or leg.pruned  # the usual answer, and a 200 without one: all as it was
-            return
-        leg.set_in_force(local=leg.local, remote=answer, session=leg.session)
-        if not (same_meaning(leg.pruned, self.before) and same_addresses(leg.pruned, self.before)):
-            self.answer = leg.pruned
+        before = leg.pruned
+        try:
+            answer = sdp_of(response).sdp
+            if not answer or same_but_origin(answer, before):
+                leg.session = self._session
+                leg.remote = leg.pruned = answer or before  # the usual answer, and a 200 without one: all as it was
+                return True
+            leg.set_in_force(local=leg.local, remote=answer, session=self._session)
+            self.changed |= not (same_meaning(leg.pruned, before) and same_addresses(leg.pruned, before))
+        except SdpError:
+            return False
+        return True
 
-    def _refused(self, status: int, response: Response, now: float) -> None:
-        self.status = status
-        self.leg.local = self._in_force  # a refused offer changes nothing (RFC 3261 section 14.1)
-        b2bua = self._b2bua
+    def _refused(self, status: int, response: Response, waited_for: bool, now: float) -> None:
+        self.leg.local = self._before  # a refused offer changes nothing (RFC 3261 section 14.1)
+        move = self._move
         if status == 491:
             # RFC 3261 section 14.1: the owner of the Call-ID waits 2.1-4 s, the other 0-2 s, in steps of 10 ms.
-            ours = self.leg is self.leg.call.callee
-            steps = b2bua.rng.randint(210, 400) if ours else b2bua.rng.randint(0, 200)
-            self._again(steps / 100, now)
+            ours = self.leg.tag == CALLEE_TAG
+            rng = self._b2bua.rng
+            self.leg.quiet_until = now + (rng.randint(210, 400) if ours else rng.randint(0, 200)) / 100
         elif status in _LATER:
-            self._again(self._retry_after(response), now)
-        elif status == 422 and self._raise_interval(response):
-            self._again(0.0, now)
-        elif not self._ladder and self._move.source_lost and status in (415, 488, 606) and self._exact_offer():
-            self._ladder = True
-            self._again(0.0, now)
+            self.leg.quiet_until = now + self._retry_after(response)
+        if move is None or not waited_for:
+            return
+        self.status = status
+        again = (
+            status == 491
+            or status in _LATER
+            or (status == 422 and self._raise_interval(response))
+            or (status in _UNFIT and not self._ladder and move.source_lost and self._exact_offer(move))
+        )
+        if again and self._retries < move.retries:
+            self._retries += 1
+            self.state = WAITING
+            self._try(now)
         else:
             self.state = FAILED
-            self._move.leg_done(now)
-
-    def _again(self, seconds: float, now: float) -> None:
-        self._retries += 1
-        if self._retries > self._move.retries:
-            self.state = FAILED
-            self._move.leg_done(now)
-        else:
-            self._wait(seconds, now)
+            move.leg_done(now)
 
     def _retry_after(self, response: Response) -> float:
         settings = self._b2bua.settings
@@ -265,11 +282,11 @@ class LegMove(ClientOwner, TimerTarget):
         self._extra = f"Min-SE: {value}\r\n"
         return True
 
-    def _exact_offer(self) -> bool:
+    def _exact_offer(self, move: Move) -> bool:
         """First rung after a refusal with nothing to go back to: the very description that was agreed, moved."""
-        accepted = self._move.accepted_before[self.leg.tag]
+        self._ladder = True
         try:
-            exact = with_addresses_of(accepted, self._sdp)
+            exact = with_addresses_of(move.accepted_before[self.leg.tag], self._sdp)
         except (SdpError, IndexError):
             return False
         if same_but_origin(exact, self._sdp):
@@ -281,22 +298,28 @@ class LegMove(ClientOwner, TimerTarget):
         """No final response, or none after a provisional one."""
         if tx is not self._tx:
             return
-        self._tx = None
-        self.leg.client = None
-        if self._move.state != OVER and self.state == SENT:
+        self.leg.local = self._before
+        if self._free():
             self._silent(now)
+        self._next(now)
 
     def _silent(self, now: float) -> None:
-        """No answer counts as a 408 (RFC 3261 section 12.2.1.2). Should one come all the same, it is only ACKed."""
+        """No answer counts as a 408 (RFC 3261 section 12.2.1.2). Should one come all the same, it is taken."""
         self._b2bua.failover.timed_out(self.leg.peer)
         self.status = 408
         self.state = FAILED
-        self._move.leg_done(now)
+        if self._move is not None:
+            self._move.leg_done(now)
 
     def stop(self) -> None:
         """Wait no longer. A re-INVITE that is out is still ACKed."""
         self._b2bua.timers.cancel(self._timer)
         self._timer = None
+
+    def let_go(self) -> None:
+        """The move is over."""
+        self.stop()
+        self._move = None
 
 
 class Move:
@@ -307,8 +330,11 @@ class Move:
         "_callee",
         "_caller",
         "_old_session",
+        "_reserved",
+        "_source_instance",
         "_tries",
         "accepted_before",
+        "asking",
         "call",
         "gap_since",
         "outputs",
@@ -327,23 +353,23 @@ class Move:
         self.want = want
         self.source = call.relay
         self.source_lost = b2bua.failover.is_lost(call)
+        """Whether there is nothing to go back to, as far as known when it began."""
         self.gap_since = want.last_seen if self.source_lost else 0.0
         self.target = target
         self.retries = b2bua.failover.policy_of(call).retries
         self.started = now
         self.state = PREPARING
+        self.asking = False
+        """Whether a relay is being told of the call: a party's own exchange waits for it."""
         self.outputs: tuple[bytes, bytes] = (b"", b"")
         """What the target gave for the caller's and the callee's leg."""
         self.accepted_before = {CALLER_TAG: call.caller.local, CALLEE_TAG: call.callee.local}
         self._old_session = call.session
+        self._source_instance = call.relay_instance
+        self._reserved = False
         self._tries = 0
         self._caller = LegMove(b2bua, self, call.caller)
         self._callee = LegMove(b2bua, self, call.callee)
-
-    @property
-    def preparing(self) -> bool:
-        """Whether the target does not have the call yet: nothing can be offered there."""
-        return self.state == PREPARING
 
     @property
     def target_lost(self) -> bool:
@@ -353,72 +379,81 @@ class Move:
     # --- PREPARING --------------------------------------------------------------------------------------------------
 
     def start(self, now: float) -> None:
-        """Replay the call on the target. A place there must be reserved, unless the call is there already."""
+        """Take a place on the target, unless the call is there already, and replay the call there."""
         self.call.move = self
         self._tries += 1
-        session = (
-            self.call.session if self.target is self.call.relay and not self.source_lost else self.call.new_session()
-        )
-        self._replay(session, self._prepared, now)
+        session = self.call.session
+        if self.target is not self.call.relay or self.source_lost:
+            self._b2bua.fleet.reserve(self.target)
+            self._reserved = True
+            session = self.call.new_session()
+        self._replay(self.target, session, self._prepared, now)
 
-    def _replay(self, session: str, done: _Replayed, now: float) -> None:
-        """Give the in-force descriptions to the target: ``offer`` and ``answer`` back to back."""
-        caller, callee, target = self.call.caller, self.call.callee, self.target
+    def _replay(self, relay: Relay, session: str, done: _Replayed, now: float) -> None:
+        """Give the in-force descriptions to a relay: ``offer`` and ``answer`` back to back."""
+        caller, callee = self.call.caller.pruned, self.call.callee.pruned
         for_callee = b""
+        self.asking = True
 
         def offered(reply: RelayReply, now: float) -> None:
             nonlocal for_callee
-            if self.state == OVER:
-                self._b2bua.delete_session(target, session, now)
-            elif reply.sdp is None:
-                done(session, None, reply.error, now)
-            else:
+            if self.state != OVER and reply.sdp is not None:
                 for_callee = reply.sdp
-                target.client.answer(session, CALLER_TAG, CALLEE_TAG, callee.pruned, Then(answered), 0, now)
+                relay.client.answer(session, CALLER_TAG, CALLEE_TAG, callee, Then(answered), 0, now)
+            else:
+                ended(reply, now)
 
         def answered(reply: RelayReply, now: float) -> None:
-            if self.state == OVER:
-                self._b2bua.delete_session(target, session, now)
-            elif reply.sdp is None:
-                done(session, None, reply.error, now)
-            else:
-                done(session, (reply.sdp, for_callee), "", now)
+            ended(reply, now)
 
-        target.client.offer(session, CALLER_TAG, "", caller.pruned, Then(offered), 0, now)
+        def ended(reply: RelayReply, now: float) -> None:
+            if self.state == OVER:
+                self._b2bua.delete_session(relay, session, now)  # the call has ended
+                return
+            self.asking = False
+            done(session, (reply.sdp, for_callee) if reply.sdp is not None else None, reply.error, now)
+
+        relay.client.offer(session, CALLER_TAG, "", caller, Then(offered), 0, now)
 
     def _prepared(self, session: str, outputs: tuple[bytes, bytes] | None, error: str, now: float) -> None:
         b2bua, call = self._b2bua, self.call
         b2bua.failover.prepared(now)
-        if outputs is None:
-            self._other_target(session, error, now)
-            return
-        try:
-            check_relay_output(outputs[0], call.caller.local, call.caller.remote)
-            check_relay_output(outputs[1], call.callee.local, call.callee.remote)
-        except (UnfitDescriptionError, SdpError) as problem:
-            b2bua.delete_session(self.target, session, now)
-            self._give_back_target()
-            self._finish(FAILED_RESULT, f"relay {self.target.name}: {problem}", now)
+        problem = error if outputs is None else self._check(outputs)
+        if problem or outputs is None:
+            self._other_target(session, problem, FAILED_RESULT if outputs is not None else NO_RELAY, now)
             return
         self.outputs = outputs
-        if session != self._old_session:
+        if self._reserved:
             b2bua.attach(call, self.target, session)
+            self._reserved = False
         self.state = OFFERING
+        if call.bridge is not None:
+            call.bridge.resume(now)  # it has waited for the relay's answer, and brings both legs there
         self._offer_both(now)
 
-    def _give_back_target(self) -> None:
-        if self.target is not self.call.relay or self.source_lost:
-            self._b2bua.fleet.release(self.target)
+    def _check(self, outputs: tuple[bytes, bytes]) -> str:
+        """Return what is wrong with what a relay gave for the two legs, or an empty string."""
+        try:
+            for leg, sdp in zip((self.call.caller, self.call.callee), outputs, strict=True):
+                check_relay_output(sdp, leg.local, leg.remote)
+        except (UnfitDescriptionError, SdpError) as error:
+            return f"relay {self.target.name}: {error}"
+        return ""
 
-    def _other_target(self, session: str, error: str, now: float) -> None:
+    def _give_back_target(self) -> None:
+        if self._reserved:
+            self._b2bua.fleet.release(self.target)
+            self._reserved = False
+
+    def _other_target(self, session: str, error: str, result: str, now: float) -> None:
         b2bua = self._b2bua
-        b2bua.delete_session(self.target, session, now)
+        if session != self.call.session:
+            b2bua.delete_session(self.target, session, now)
         self._give_back_target()
         other = b2bua.fleet.pick(self.call.relay_set, avoid=self.target) if self._tries < _RELAY_TRIES else None
-        if other is None:
-            self._finish(NO_RELAY, error, now)
+        if other is None or (other is self.call.relay and not self.source_lost):
+            self._finish(result, error, now)
             return
-        b2bua.fleet.reserve(other)
         self.target = other
         b2bua.failover.preparing_again()
         self.start(now)
@@ -426,22 +461,25 @@ class Move:
     # --- OFFERING ---------------------------------------------------------------------------------------------------
 
     def _offer_both(self, now: float) -> None:
-        for part, sdp in ((self._caller, self.outputs[0]), (self._callee, self.outputs[1])):
-            if part.leg.origin.would_change(sdp):
+        parts = ((self._caller, self.outputs[0]), (self._callee, self.outputs[1]))
+        for part, sdp in parts:  # all states are set before anything can end
+            known = same_but_origin(sdp, part.leg.local)
+            part.leg.session = self.call.session if known else ""
+            part.state = ANSWERED if known else WAITING
+        for part, sdp in parts:
+            if part.state == WAITING:
                 part.offer(sdp, now)
-            else:
-                part.leg.session = self.call.session
-                part.state = ANSWERED
-        if not (self._caller.pending or self._callee.pending):
-            self.leg_done(now)
+        self.leg_done(now)
 
     def leg_done(self, now: float) -> None:
         """A leg was answered, or failed for good; go on when nothing more can come."""
+        if self.state == OVER:
+            return
         for part in (self._caller, self._callee):
             if part.state == FAILED and part.status in DIALOG_IS_OVER and not self._held_back(part):
                 self._dialog_over(part, now)
                 return
-        if self._caller.pending or self._callee.pending or self.state == OVER:
+        if self._caller.pending or self._callee.pending:
             return
         failed = [part for part in (self._caller, self._callee) if part.state == FAILED]
         if self.target_lost:
@@ -449,7 +487,7 @@ class Move:
         elif failed:
             self._some_failed(failed, now)
         elif self.state == ROLLING:
-            self._rolled_back(now)
+            self._finish(ROLLED_BACK, "a party refused the new relay", now)
         else:
             self._settle(now)
 
@@ -459,10 +497,11 @@ class Move:
 
     def _dialog_over(self, part: LegMove, now: float) -> None:
         call, leg = self.call, part.leg
+        silent = part.status == 408
         text = f"The other party's dialog is gone ({part.status})"
         self._finish(ENDED_RESULT, f"{leg.peer.name} answered {part.status}", now, policy=False)
         self._b2bua.end(
-            call, now, to_caller=leg is call.callee or part.status == 408, to_callee=leg is call.caller or part.status == 408,
+            call, now, to_caller=silent or leg is call.callee, to_callee=silent or leg is call.caller,
             lines=f'Reason: SIP;cause={part.status};text="{text}"\r\n',
         )  # fmt: skip
 
@@ -470,61 +509,76 @@ class Move:
 
     def _settle(self, now: float) -> None:
         """Bring answers that differ together."""
-        if not (self._caller.answer or self._callee.answer):
+        relay = self.call.relay
+        if relay is None or not (self._caller.changed or self._callee.changed):
             self._finish(MOVED, "", now)
             return
-        self._caller.answer = self._callee.answer = b""
+        self._caller.changed = self._callee.changed = False
         self.state = SETTLING
-        self._replay(self.call.session, self._told, now)
+        self.target = relay
+        self._replay(relay, self.call.session, self._told, now)
 
     def _told(self, session: str, outputs: tuple[bytes, bytes] | None, error: str, now: float) -> None:
+        if self.call.bridge is not None:
+            self.call.bridge.resume(now)
         if outputs is None:
-            self._finish(MOVED, f"the relay could not be told of a changed answer: {error}", now)
+            result = AGAIN if self.target_lost else MOVED
+            self._finish(result, f"the relay was not told of a changed answer: {error}", now)
             return
         for part, sdp in ((self._caller, outputs[0]), (self._callee, outputs[1])):
-            if same_meaning(sdp, part.leg.local) and same_addresses(sdp, part.leg.local):
+            leg = part.leg
+            if same_meaning(sdp, leg.local) and same_addresses(sdp, leg.local):
                 continue
             if part.offers >= self._b2bua.settings.max_offers:
                 self._finish(DIVERGE, f"after {part.offers} offers", now)
+            elif problem := self._check(outputs):
+                self._finish(DIVERGE, problem, now)
             else:
-                part.leg.session = ""  # its description is not what the relay would give it now
+                leg.session = ""  # its description is not what the relay would give it now
                 part.offer(sdp, now)
             return
         self._finish(MOVED, "", now)
 
     # --- failures ---------------------------------------------------------------------------------------------------
 
-    def _some_failed(self, failed: list[LegMove], now: float) -> None:
+    def _can_go_back(self) -> bool:
+        """Whether the old session is still there to go back to."""
         source = self.source
-        status = failed[0].status
-        message = f"{failed[0].leg.peer.name} answered {status}"
-        if self.state == ROLLING or self.source_lost or source is None or source is self.target:
-            self._finish(FAILED_RESULT, message, now)
-            return
-        self.state = ROLLING
-        self._b2bua.fleet.reserve(source)
-        new_session, self.target = self.call.session, source
-        old_target = self.call.relay
-        self._b2bua.attach(self.call, source, self._old_session)
-        self._b2bua.delete_session(old_target, new_session, now)
-        for part in (self._caller, self._callee):
-            before = self.accepted_before[part.leg.tag]
-            if part.state == FAILED:
-                part.leg.local, part.leg.session, part.state = before, self.call.session, ANSWERED
-            else:
-                part.offer(before, now)
-        self.leg_done(now)
+        if self.state == ROLLING or self.source_lost or source is None or source is self.call.relay:
+            return False
+        return source.state is not RelayState.DOWN and source.instance == self._source_instance
 
-    def _rolled_back(self, now: float) -> None:
-        self._finish(ROLLED_BACK, "a party refused the new relay", now)
+    def _some_failed(self, failed: list[LegMove], now: float) -> None:
+        message = f"{failed[0].leg.peer.name} answered {failed[0].status}"
+        self.want.credentials_missing = any(part.status in (401, 407) for part in failed)
+        if self._can_go_back() and self.source is not None:
+            self._roll_back(self.source, now)
+        else:
+            self._finish(FAILED_RESULT, message, now)
+
+    def _roll_back(self, source: Relay, now: float) -> None:
+        call, b2bua = self.call, self._b2bua
+        self.state = ROLLING
+        b2bua.fleet.reserve(source)
+        b2bua.delete_session(call.relay, call.session, now)
+        b2bua.attach(call, source, self._old_session)
+        self.target = source
+        parts = (self._caller, self._callee)
+        for part in parts:
+            if part.state == FAILED:
+                part.leg.session = self._old_session  # it never left
+            part.state = WAITING if part.leg.session != self._old_session else ANSWERED
+        for part in parts:
+            if part.state == WAITING:
+                part.offer(self.accepted_before[part.leg.tag], now)
+        self.leg_done(now)
 
     # --- OVER -------------------------------------------------------------------------------------------------------
 
     def resume(self, now: float) -> None:
-        """A party's own exchange has ended: go on with what waited for it."""
+        """A party's own exchange has ended, or the target was lost: go on with what waited."""
         self._caller.resume(now)
-        if self.state != OVER:
-            self._callee.resume(now)
+        self._callee.resume(now)
 
     def call_ended(self, now: float) -> None:
         """A party hung up: both sessions go, with the call."""
@@ -538,8 +592,8 @@ class Move:
             return
         self.state = OVER
         call, b2bua = self.call, self._b2bua
-        self._caller.stop()
-        self._callee.stop()
+        self._caller.let_go()
+        self._callee.let_go()
         call.move = None
         call.last_move_at = now
         if result in (MOVED, DIVERGE):
@@ -547,8 +601,8 @@ class Move:
             b2bua.failover.count_gap(self, now)
         gap = max(0.0, now - self.gap_since) if self.gap_since else 0.0
         call.last_anchor = LastAnchor(
-            source=self.source.name if self.source is not None else "", target=self.target.name, reason=self.want.reason,
-            result=result, at=now, duration=now - self.started, gap=gap,
+            source=self.source.name if self.source is not None else "", target=self.target.name,
+            reason=self.want.reason, result=result, at=now, duration=now - self.started, gap=gap,
         )  # fmt: skip
         call.anchored_reason = "Settled" if result == MOVED else result
         call.anchored_message = message

@@ -13,23 +13,26 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from kedge.base.address import Address, host_for_uri
+from kedge.base.address import Address
 from kedge.base.timers import Timer, TimerTarget
 from kedge.call.call import CALLEE_TAG, CALLER_TAG, Call, Then
-from kedge.call.leg import Leg
+from kedge.call.endings import Acker, Leftover
+from kedge.call.leg import ALLOW, Leg
+from kedge.call.legs import callee_leg, caller_leg
 from kedge.call.passing import pass_headers, passed_lines
 from kedge.call.routing import Peer, Route
 from kedge.relay.backend import RelayReply
 from kedge.sip.body import Body, sdp_of
-from kedge.sip.dialog import Dialog
 from kedge.sip.errors import ParseError
 from kedge.sip.headers import parse_name_addr
-from kedge.sip.message import Request, Response, make_response
-from kedge.sip.sdp import Origin, SdpError, parse_sdp
+from kedge.sip.message import Message, Request, Response, make_response
+from kedge.sip.sdp import SdpError, parse_sdp
 from kedge.sip.transaction import ClientOwner, ClientTransaction, ServerTransaction
 from kedge.sip.uri import SipUri, parse_uri
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kedge.call.b2bua import B2bua
     from kedge.relay.fleet import Relay
 
@@ -38,57 +41,32 @@ _NO_ANSWER: Final = 1
 _NO_RESPONSE: Final = 2
 
 
-class LateAcker(ClientOwner):
-    """Owns the callee's INVITE transaction once the call is up: repeats the ACK for a repeated 200.
-
-    It holds the dialog alone, so that the rest of the set-up can be let go while the transaction lingers.
-    """
-
-    __slots__ = ("_b2bua", "_cseq", "_dialog", "body")
-
-    def __init__(self, b2bua: B2bua, dialog: Dialog, cseq: int, body: bytes = b"") -> None:
-        self._b2bua = b2bua
-        self._dialog = dialog
-        self._cseq = cseq
-        self.body = body
-
-    def ack(self) -> None:
-        """Send the ACK (RFC 3261 section 13.2.2.4)."""
-        data = self._dialog.ack(self._cseq, self._b2bua.ids.branch(), self.body)
-        self._b2bua.sip.send(data, self._dialog.destination)
-
-    def on_response(self, tx: ClientTransaction, response: Response, now: float) -> None:
-        """Repeat the ACK for the same dialog's 200; another fork's 200 was dealt with before."""
-        if response.is_success and response.to_tag == self._dialog.remote_tag:
-            self.ack()
-
-    def on_timeout(self, tx: ClientTransaction, now: float) -> None:
-        """Not after a final response."""
-
-
 class Setup(ClientOwner, TimerTarget):
     """Drives one call until it is established or refused."""
 
     __slots__ = (
+        "_acked",
+        "_acker",
         "_b2bua",
-        "_cancelled",
         "_client",
         "_early",
         "_early_sent",
         "_hop",
+        "_leftover",
         "_offer",
         "_relay_busy",
         "_request",
         "_route",
         "_sent",
         "_target",
+        "_timer",
         "_tries",
         "_tx",
         "_waiting",
-        "acker",
         "call",
-        "timer",
     )
+
+    _leftover: Leftover
 
     def __init__(
         self, b2bua: B2bua, call: Call, tx: ServerTransaction, request: Request, route: Route, uri: SipUri, offer: Body
@@ -105,6 +83,8 @@ class Setup(ClientOwner, TimerTarget):
         self._sent = b""
         """What the relay made of the offer."""
         self._client: ClientTransaction | None = None
+        self._acker: Acker | None = None
+        """Set once the callee has answered."""
         self._early = b""
         """The answer in a 183 that the relay has been given, as the callee wrote it."""
         self._early_sent = b""
@@ -112,9 +92,8 @@ class Setup(ClientOwner, TimerTarget):
         self._relay_busy = False
         self._waiting: deque[Response] = deque()
         """Responses that came while the relay worked on one before."""
-        self._cancelled = False
-        self.timer: Timer | None = None
-        self.acker: LateAcker | None = None
+        self._acked = False
+        self._timer: Timer | None = None
 
     # --- admission --------------------------------------------------------------------------------------------------
 
@@ -122,13 +101,7 @@ class Setup(ClientOwner, TimerTarget):
     def begin(cls, b2bua: B2bua, tx: ServerTransaction, request: Request, peer: Peer, now: float) -> None:
         """Route an INVITE and start its set-up, or refuse it."""
         try:
-            uri = parse_uri(request.uri)
-            offer = sdp_of(request)
-            if offer.sdp:
-                parse_sdp(offer.sdp)
-            caller = parse_name_addr(request.get("From") or "")
-            parse_name_addr(request.get("To") or "")
-            parse_name_addr(request.get("Contact") or "")
+            uri, offer = _read(request)
         except ParseError:
             b2bua.reject(tx, request, 400, now)
             return
@@ -141,10 +114,8 @@ class Setup(ClientOwner, TimerTarget):
             return
         call = Call(f"call-{b2bua.ids.token()}", route.relay_set, now)
         call.emergency = "urn:service:sos" in request.uri or bool(request.get("Resource-Priority"))
-        call.caller = _caller_leg(b2bua, call, tx, request, peer, caller.uri)
-        setup = cls(b2bua, call, tx, request, route, uri, offer)
-        call.setup = setup
-        tx.data = setup
+        call.caller = caller_leg(b2bua, call, tx.source, request, peer)
+        tx.data = call.setup = setup = cls(b2bua, call, tx, request, route, uri, offer)
         setup._start(now)
 
     def _start(self, now: float) -> None:
@@ -154,50 +125,43 @@ class Setup(ClientOwner, TimerTarget):
         b2bua.dialogs[self.call.caller.dialog.local_tag] = self.call.caller
         b2bua.setups[(request.call_id, request.from_tag, request.cseq)] = self
         b2bua.sip.respond(self._tx, make_response(request, 100), now)
-        self.timer = b2bua.timers.schedule(now + b2bua.settings.ring_timeout, self, _NO_ANSWER)
+        self._timer = b2bua.timers.schedule(now + b2bua.settings.ring_timeout, self, _NO_ANSWER)
         if self._offer.sdp:
             self._offer_at_relay(now)
         elif not self._next_hop(now):
             self._refuse(503, now)
 
-    # --- the relay, first part ------------------------------------------------------------------------------------
+    # --- the relay, before the callee is asked ----------------------------------------------------------------------
 
-    def _take_relay(self) -> Relay | None:
-        """Reserve a place on a relay and make a session's name; None where none has room."""
+    def _take_relay(self, now: float) -> Relay | None:
+        """Put the call on another relay than before, if there is one; None where none has room, or tries are over."""
         b2bua, call = self._b2bua, self.call
+        if self._tries >= _RELAY_TRIES:
+            return None
+        self._tries += 1
         relay = b2bua.fleet.pick(call.relay_set, avoid=call.relay)
         if relay is None and call.relay is not None:
             relay = b2bua.fleet.pick(call.relay_set)
-        if relay is None:
-            return None
-        b2bua.fleet.reserve(relay)
-        b2bua.attach(call, relay, call.new_session())
-        self._tries += 1
+        if relay is not None:
+            b2bua.place(call, relay, now)
         return relay
 
     def _offer_at_relay(self, now: float) -> None:
-        relay = self._take_relay()
+        relay = self._take_relay(now)
         if relay is None:
             self._refuse(503, now)
             return
-        call = self.call
-        relay.client.offer(call.session, CALLER_TAG, "", self._offer.sdp, Then(self._offered), 0, now)
+        relay.client.offer(self.call.session, CALLER_TAG, "", self._offer.sdp, Then(self._offered), 0, now)
 
     def _offered(self, reply: RelayReply, now: float) -> None:
-        if self._over():
+        if not self.call.alive:
             return
-        if reply.sdp is not None:
-            self._sent = reply.sdp
-            if not self._next_hop(now):
-                self._refuse(503, now)
-        elif self._tries < _RELAY_TRIES:
-            self._b2bua.delete_session(self.call.relay, self.call.session, now)
+        if reply.sdp is None:
             self._offer_at_relay(now)
-        else:
+            return
+        self._sent = reply.sdp
+        if not self._next_hop(now):
             self._refuse(503, now)
-
-    def _over(self) -> bool:
-        return self._cancelled or not self.call.alive
 
     # --- the callee -------------------------------------------------------------------------------------------------
 
@@ -218,9 +182,11 @@ class Setup(ClientOwner, TimerTarget):
         if previous is not None:
             b2bua.dialogs.pop(previous.dialog.local_tag, None)
             previous.peer.calls -= 1
-        leg = call.callee = _callee_leg(b2bua, call, self._request, peer, destination, self._target)
+        leg = call.callee = callee_leg(b2bua, call, self._request, peer, destination, self._target)
         peer.calls += 1
         b2bua.dialogs[leg.dialog.local_tag] = leg
+        self._leftover = Leftover(b2bua, leg)
+        self._early = self._early_sent = b""  # another party's
         return leg
 
     def _send_invite(self, leg: Leg, now: float) -> None:
@@ -231,49 +197,51 @@ class Setup(ClientOwner, TimerTarget):
         leg.local, leg.session = sdp, self.call.session
         body, content_type = self._offer.with_sdp(sdp)
         data = leg.dialog.request("INVITE", branch, lines, body, content_type)
-        self._client = b2bua.sip.send_request("INVITE", branch, data, leg.dialog.destination, self, now)
-        leg.client = self._client
-        b2bua.timers.cancel(self.timer)
-        self.timer = b2bua.timers.schedule(now + self._route.response_timeout, self, _NO_RESPONSE)
+        self._client = leg.client = b2bua.sip.send_request("INVITE", branch, data, leg.dialog.destination, self, now)
+        self._wait_until(now + self._route.response_timeout, _NO_RESPONSE)
+
+    def _wait_until(self, at: float, kind: int) -> None:
+        timers = self._b2bua.timers
+        timers.cancel(self._timer)
+        self._timer = timers.schedule(at, self, kind)
 
     def on_timer(self, kind: int, now: float) -> None:
         """No response in time: the next hop. No answer in time: give up."""
-        self.timer = None
-        if self._over():
+        self._timer = None
+        if not self.call.alive:
             return
         if kind == _NO_RESPONSE:
             self._hop_failed(408, None, now)
         else:
-            self._cancel_client(now)
-            self._refuse(408, now)
+            self.give_up(408, now)
 
     def on_timeout(self, tx: ClientTransaction, now: float) -> None:
         """The transaction gave up (Timer B, or no final after CANCEL)."""
-        if tx is self._client and not self._over():
+        if tx is self._client and self.call.alive:
             self._hop_failed(408, None, now)
 
     def _hop_failed(self, status: int, response: Response | None, now: float) -> None:
+        """A next hop refused, or did not answer: ask the next one, or pass the refusal on."""
         self._cancel_client(now)
         self.call.callee.client = None
-        if status in self._route.failover_on and self._next_hop(now):
-            return
-        self._refuse(status, now, response)
+        if status not in self._route.failover_on or not self._next_hop(now):
+            self._refuse(status, now, response)
 
     def _cancel_client(self, now: float) -> None:
         client, self._client = self._client, None
         if client is not None:
-            client.owner = Leftover(self._b2bua, self.call.callee)
+            client.owner = self._leftover
             self._b2bua.sip.cancel(client, now)
 
     # --- responses --------------------------------------------------------------------------------------------------
 
     def on_response(self, tx: ClientTransaction, response: Response, now: float) -> None:
         """Take a response of the callee; one at a time, as the relay may have to be asked about each."""
-        if tx is not self._client or self._over():
-            if response.is_success:
-                Leftover(self._b2bua, self.call.callee).on_response(tx, response, now)
-            return
-        if self._relay_busy:
+        if self._acker is not None:
+            self._acker.on_response(tx, response, now)
+        elif tx is not self._client or not self.call.alive:
+            self._leftover.on_response(tx, response, now)
+        elif self._relay_busy:
             self._waiting.append(response)
         elif response.is_provisional:
             self._provisional(response, now)
@@ -281,29 +249,21 @@ class Setup(ClientOwner, TimerTarget):
             self._accepted(response, now)
         else:
             self._client = None
-            self._hop_failed_final(response, now)
-
-    def _hop_failed_final(self, response: Response, now: float) -> None:
-        self.call.callee.client = None
-        if response.status in self._route.failover_on and self._next_hop(now):
-            return
-        self._refuse(response.status, now, response)
+            self._hop_failed(response.status, response, now)
 
     def _relay_done(self, now: float) -> None:
         self._relay_busy = False
-        while self._waiting and not self._relay_busy and self._client is not None and not self._over():
+        while self._waiting and not self._relay_busy and self._client is not None and self.call.alive:
             self.on_response(self._client, self._waiting.popleft(), now)
 
     def _provisional(self, response: Response, now: float) -> None:
-        if self.timer is not None and self.timer.kind == _NO_RESPONSE:
-            b2bua = self._b2bua
-            b2bua.timers.cancel(self.timer)
-            self.timer = b2bua.timers.schedule(self.call.started + b2bua.settings.ring_timeout, self, _NO_ANSWER)
+        if self._timer is not None and self._timer.kind == _NO_RESPONSE:
+            self._wait_until(max(now, self.call.started + self._b2bua.settings.ring_timeout), _NO_ANSWER)
         if response.status == 100:
             return
-        if response.get("Require") and "100rel" in (response.get("Require") or ""):
+        if "100rel" in (response.get("Require") or ""):
             return  # we never offered it: such a response cannot be acknowledged (RFC 3262 section 4)
-        answer = self._read_sdp(response)
+        answer = _sdp_in(response)
         if not answer or not self._offer.sdp:
             self._pass_provisional(response, b"", now)
         elif answer == self._early:
@@ -318,22 +278,11 @@ class Setup(ClientOwner, TimerTarget):
             passed.set("Content-Type", "application/sdp")
         self._b2bua.sip.respond(self._tx, passed, now)
 
-    def _read_sdp(self, message: Response) -> bytes:
-        try:
-            return sdp_of(message).sdp
-        except SdpError:
-            return b""  # an early description that cannot be read is none; in a 200 it fails the call below
-
     def _accepted(self, response: Response, now: float) -> None:
-        leg = self.call.callee
-        if self.acker is not None:
-            if response.to_tag != leg.dialog.remote_tag:
-                Leftover(self._b2bua, leg).on_response_of_fork(response, now)
-            elif self._offer.sdp:
-                self.acker.ack()  # a repeated 200; one that awaits the answer of a late offer is ACKed with it
-            return
-        self.acker = acker = self._confirm_callee(leg, response)
-        answer = self._read_sdp(response) or self._early
+        acker = self._acker = self._confirm_callee(response)
+        self._b2bua.timers.cancel(self._timer)
+        self._tries = 0
+        answer = _sdp_in(response) or self._early
         if not answer:
             self._fail_answered(488, now)
         elif self._offer.sdp:
@@ -342,7 +291,8 @@ class Setup(ClientOwner, TimerTarget):
         else:
             self._late_offer(answer, response, now)
 
-    def _confirm_callee(self, leg: Leg, response: Response) -> LateAcker:
+    def _confirm_callee(self, response: Response) -> Acker:
+        leg = self.call.callee
         dialog = leg.dialog
         dialog.max_forwards = 70
         dialog.set_remote_tag(response.to_tag)
@@ -351,96 +301,107 @@ class Setup(ClientOwner, TimerTarget):
         leg.aim()
         leg.learn_session_timer(response, we_are_uac=True)
         leg.client = None
-        return LateAcker(self._b2bua, dialog, dialog.local_cseq)
+        return Acker(self._b2bua, leg, dialog.local_cseq)
 
-    # --- the relay, second part -----------------------------------------------------------------------------------
+    # --- the relay, after the callee has answered -------------------------------------------------------------------
 
     def _complete(self, answer: bytes, response: Response, now: float) -> None:
         """The callee has answered: tell the relay, and then the caller."""
-        if answer == self._early or self._b2bua.failover.is_lost(self.call):
-            if self._early_sent:
-                self._answer_caller(answer, self._early_sent, self.call.callee.session, response, now)
-                return
-            self._replay(answer, response, now)
-            return
-        self._answer_at_relay(answer, response, now)
+        lost = self._b2bua.failover.is_lost(self.call)
+        if self._early_sent and (lost or answer == self._early):
+            self._answer_caller(answer, self._early_sent, self.call.callee.session, response, now)
+        elif lost:
+            self._answer_elsewhere(answer, response, now)
+        else:
+            self._answer_at_relay(answer, response, now)
 
     def _answer_at_relay(self, answer: bytes, response: Response, now: float) -> None:
         relay, call = self.call.relay, self.call
         if relay is None:
-            self._fail_answered(503, now)
+            self._no_relay(now)
             return
         self._relay_busy = True
 
         def answered(reply: RelayReply, now: float) -> None:
-            if not self._over():
+            if call.alive:
                 self._answered(answer, response, reply, now)
 
         relay.client.answer(call.session, CALLER_TAG, CALLEE_TAG, answer, Then(answered), 0, now)
 
     def _answered(self, answer: bytes, response: Response, reply: RelayReply, now: float) -> None:
-        if reply.sdp is None:
-            self._relay_busy = False
-            if response.is_provisional:
-                self._relay_done(now)  # early media is lost with the relay; the 200 will be served
-            else:
-                self._replay(answer, response, now)
+        if reply.sdp is not None:
+            sdp = self.call.caller.origin.stamp(reply.sdp)
+            if not response.is_provisional:
+                self._answer_caller(answer, sdp, self.call.session, response, now)
+                return
+            self._early, self._early_sent = answer, sdp
+            self._pass_provisional(response, sdp, now)
+        elif not response.is_provisional:
+            self._answer_elsewhere(answer, response, now)
             return
-        if response.is_provisional:
-            self._early = answer
-            self._early_sent = self.call.caller.origin.stamp(reply.sdp)
-            self._pass_provisional(response, self._early_sent, now)
-        else:
-            self._answer_caller(answer, self.call.caller.origin.stamp(reply.sdp), self.call.session, response, now)
-        self._relay_done(now)
+        self._relay_done(now)  # where early media is lost with the relay, the 200 will be served all the same
 
-    def _replay(self, answer: bytes, response: Response, now: float) -> None:
-        """The relay failed after the callee was asked: both descriptions go to another one, and the caller's 200
-        carries it. The callee still holds the old one's address: it is re-INVITEd after the ACK."""  # noqa: D205, D209
+    def _answer_elsewhere(self, answer: bytes, response: Response, now: float) -> None:
+        """The relay failed after the callee was asked, and the caller knows nothing of it: its 200 carries another.
+
+        The callee still holds the old one's address: it is re-INVITEd after the ACK.
+        """
+
+        def done(sdp: bytes, now: float) -> None:
+            caller = self.call.caller
+            self._answer_caller(answer, caller.origin.stamp(sdp), self.call.session, response, now)
+
+        self._replay(CALLER_TAG, self._offer.sdp, CALLEE_TAG, answer, done, now)
+
+    def _replay(
+        self, offerer: str, offer: bytes, answerer: str, answer: bytes, done: Callable[[bytes, float], None], now: float
+    ) -> None:
+        """Give both descriptions to another relay; ``done`` gets what it has for the offerer."""
         call = self.call
-        relay = self._take_relay() if self._tries < _RELAY_TRIES else None
+        relay = self._take_relay(now)
         if relay is None:
-            self._fail_answered(503, now)
+            self._no_relay(now)
             return
         self._relay_busy = True
 
         def offered(reply: RelayReply, now: float) -> None:
-            if self._over():
+            if not call.alive:
                 return
             if reply.sdp is None:
-                self._relay_busy = False
-                self._replay(answer, response, now)
-                return
-            relay.client.answer(call.session, CALLER_TAG, CALLEE_TAG, answer, Then(answered), 0, now)
+                self._replay(offerer, offer, answerer, answer, done, now)
+            else:
+                relay.client.answer(call.session, offerer, answerer, answer, Then(answered), 0, now)
 
         def answered(reply: RelayReply, now: float) -> None:
-            if self._over():
+            if not call.alive:
                 return
-            self._answered(answer, response, reply, now)
+            if reply.sdp is None:
+                self._replay(offerer, offer, answerer, answer, done, now)
+            else:
+                done(reply.sdp, now)
 
-        relay.client.offer(call.session, CALLER_TAG, "", self._offer.sdp, Then(offered), 0, now)
+        relay.client.offer(call.session, offerer, "", offer, Then(offered), 0, now)
 
     def _late_offer(self, offer: bytes, response: Response, now: float) -> None:
         """The callee's 200 holds the offer: it passes the relay to the caller's 200 (RFC 3261 section 13.2.1)."""
-        relay = self._take_relay()
+        call = self.call
+        relay = self._take_relay(now)
         if relay is None:
-            self._fail_answered(503, now)
+            self._no_relay(now)
             return
-        self._relay_busy = True
 
         def offered(reply: RelayReply, now: float) -> None:
-            if self._over():
+            if not call.alive:
                 return
-            self._relay_busy = False
             if reply.sdp is None:
-                self._late_offer(offer, response, now) if self._tries < _RELAY_TRIES else self._fail_answered(503, now)
+                self._late_offer(offer, response, now)
                 return
-            self.call.callee.remote = offer
-            caller = self.call.caller
-            caller.local = caller.origin.stamp(reply.sdp)
+            call.callee.remote = offer
+            caller = call.caller
+            caller.local, caller.session = caller.origin.stamp(reply.sdp), call.session
             self._send_ok(caller.local, response, now)
 
-        relay.client.offer(self.call.session, CALLEE_TAG, "", offer, Then(offered), 0, now)
+        relay.client.offer(call.session, CALLEE_TAG, "", offer, Then(offered), 0, now)
 
     def _answer_caller(self, answer: bytes, local: bytes, session: str, response: Response, now: float) -> None:
         caller, callee = self.call.caller, self.call.callee
@@ -457,97 +418,140 @@ class Setup(ClientOwner, TimerTarget):
         passed = self._response(response.status, response)
         passed.body = sdp
         passed.set("Content-Type", "application/sdp")
-        passed.add("Allow", response.get("Allow") or "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO")
+        passed.add("Allow", response.get("Allow") or ALLOW)
         call.caller.learn_session_timer(passed, we_are_uac=False)
         call.answered = now
-        b2bua.timers.cancel(self.timer)
+        self._relay_busy = False
+        self._waiting.clear()
         self._unregister()
         b2bua.sip.respond(self._tx, passed, now)
         b2bua.observer.setup_ended(call, response.status, now - call.started)
         b2bua.observer.call_changed(call, now)
 
-    # --- the end ----------------------------------------------------------------------------------------------------
+    def _no_relay(self, now: float) -> None:
+        """No relay takes a call that the callee has answered."""
+        if self.call.answered:
+            self._b2bua.hang_up(self.call, now, reason="No media relay has room")
+        else:
+            self._fail_answered(503, now)
+
+    # --- the ACK ----------------------------------------------------------------------------------------------------
+
+    @property
+    def unacked(self) -> ServerTransaction | None:
+        """The INVITE whose 200 still lacks its ACK: no BYE may be sent to the caller before (RFC 3261 section 15)."""
+        return self._tx if self.call.answered and not self._acked else None
 
     def acked(self, request: Request, now: float) -> None:
         """The caller has ACKed our 200."""
-        b2bua, call = self._b2bua, self.call
-        b2bua.sip.stop_2xx(self._tx, now)
-        if self._offer.sdp or not call.alive:
+        if self._acked:
+            return  # a repeated ACK, while the relay works on the answer in the first one
+        self._acked = True
+        self._b2bua.sip.stop_2xx(self._tx, now)
+        if self._offer.sdp:
             self._established(now)
             return
-        try:
-            answer = sdp_of(request).sdp
-        except SdpError:
-            answer = b""
-        if not answer or call.relay is None:
-            b2bua.hang_up(call, now, reason="The ACK to an offer in a 200 held no usable answer", cause=488)
-            return
-        if self._relay_busy:
-            return  # a repeated ACK
+        answer = _sdp_in(request)
+        if answer:
+            self._take_late_answer(answer, now)
+        else:
+            self._b2bua.hang_up(self.call, now, reason="The ACK to an offer in a 200 held no usable answer", cause=488)
 
-        self._relay_busy = True
+    def _take_late_answer(self, answer: bytes, now: float) -> None:
+        call = self.call
 
         def answered(reply: RelayReply, now: float) -> None:
-            if call.alive:
-                self._late_answered(answer, reply, now)
+            if not call.alive:
+                return
+            if reply.sdp is None:
+                self._late_answer_elsewhere(answer, now)
+            else:
+                self._late_answered(answer, call.session, reply.sdp, now)
 
-        call.relay.client.answer(call.session, CALLEE_TAG, CALLER_TAG, answer, Then(answered), 0, now)
+        if call.relay is None or self._b2bua.failover.is_lost(call):
+            self._late_answer_elsewhere(answer, now)
+        else:
+            call.relay.client.answer(call.session, CALLEE_TAG, CALLER_TAG, answer, Then(answered), 0, now)
 
-    def _late_answered(self, answer: bytes, reply: RelayReply, now: float) -> None:
+    def _late_answer_elsewhere(self, answer: bytes, now: float) -> None:
+        """The relay was lost while the caller thought: the callee's ACK carries another, the caller is told after."""
+        told, self._tries = self.call.caller.session, 0
+
+        def done(sdp: bytes, now: float) -> None:
+            self._late_answered(answer, told, sdp, now)
+
+        self._replay(CALLEE_TAG, self.call.callee.remote, CALLER_TAG, answer, done, now)
+
+    def _late_answered(self, answer: bytes, told: str, sdp: bytes, now: float) -> None:
+        """Both descriptions are known; the caller's is of session ``told``."""
         b2bua, call = self._b2bua, self.call
-        if reply.sdp is None or self.acker is None:
-            b2bua.hang_up(call, now, reason=f"The relay did not take the answer: {reply.error}")
-            return
         callee, caller = call.callee, call.caller
-        local = callee.origin.stamp(reply.sdp)
+        local = callee.origin.stamp(sdp)
         try:
             callee.set_in_force(local=local, remote=callee.remote, session=call.session)
-            caller.set_in_force(local=caller.local, remote=answer, session=call.session)
+            caller.set_in_force(local=caller.local, remote=answer, session=told)
         except SdpError as error:
             b2bua.hang_up(call, now, reason=str(error), cause=488)
             return
-        self.acker.body = local
-        self.acker.ack()
+        if self._acker is not None:
+            self._acker.ack(local)
         self._established(now)
 
     def _established(self, now: float) -> None:
-        if self._client is not None and self.acker is not None:
-            self._client.owner = self.acker
-        self._tx.data = None
+        self._let_go()
         self._b2bua.established(self.call, now)
 
-    def cancelled(self, request: Request, now: float) -> None:
-        """The caller has sent CANCEL, or ended the early dialog: 487 to it, CANCEL to the callee (section 9)."""
-        if self._over() or self.call.answered:
-            return
-        self._cancelled = True
-        self._cancel_client(now)
-        self._refuse(487, now)
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def cancelled(self, now: float) -> None:
+        """The caller has sent CANCEL, or ended the early dialog with BYE: 487 (RFC 3261 sections 9.2 and 15.1.2)."""
+        if self.call.alive and not self.call.answered:
+            self.give_up(487, now)
+
+    def give_up(self, status: int, now: float) -> None:
+        """End it before the caller was answered: ``status`` to it, CANCEL or BYE to the callee."""
+        if self._acker is not None:
+            self._fail_answered(status, now)
+        else:
+            self._cancel_client(now)
+            self._refuse(status, now)
 
     def no_ack(self, now: float) -> None:
         """The caller never ACKed."""
-        if self.call.answered:
-            self._b2bua.hang_up(self.call, now, reason="No ACK for the 200", cause=408)
+        self._acked = True  # as far as that goes: the BYE need not wait for it any longer
+        self._b2bua.hang_up(self.call, now, reason="No ACK for the 200", cause=408)
+
+    def call_ended(self) -> None:
+        """A party hung up before all ACKs were there: the callee's 200 still needs one, and its BYE comes after."""
+        self._b2bua.timers.cancel(self._timer)
+        if self._acker is not None and not self._acker.sent:
+            self._acker.ack()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._client is not None and self._acker is not None:
+            self._client.owner = self._acker
+        self._client = None
+        self._tx.data = None
 
     def _fail_answered(self, status: int, now: float) -> None:
         """The callee has answered, but the call cannot be: BYE to it, ``status`` to the caller."""
-        b2bua = self._b2bua
-        if self.acker is not None:
-            self.acker.ack()
-            if self._client is not None:
-                self._client.owner = self.acker
-        b2bua._send_bye(self.call.callee, "", now)
+        self.call_ended()
+        self._b2bua.send_bye(self.call.callee.dialog, "", now)
         self._refuse(status, now)
 
     def _refuse(self, status: int, now: float, response: Response | None = None) -> None:
         b2bua, call = self._b2bua, self.call
-        b2bua.timers.cancel(self.timer)
+        b2bua.timers.cancel(self._timer)
         self._unregister()
         self._tx.data = None
-        b2bua.sip.respond(self._tx, self._response(status, response), now)
-        b2bua.observer.setup_ended(call, status, now - call.started)
+        refusal = self._response(status, response)
         if response is None:
             b2bua.observer.request_rejected("INVITE", status)
+            if status == 503:
+                refusal.add("Retry-After", str(round(b2bua.settings.refuse_for)))
+        b2bua.sip.respond(self._tx, refusal, now)
+        b2bua.observer.setup_ended(call, status, now - call.started)
         b2bua.forget(call, now)
 
     def _unregister(self) -> None:
@@ -568,74 +572,25 @@ class Setup(ClientOwner, TimerTarget):
         return response
 
 
-class Leftover(ClientOwner):
-    """Owns an INVITE that nobody waits for any more: a 200 that comes all the same is ACKed and ended with BYE."""
+def _read(request: Request) -> tuple[SipUri, Body]:
+    """Return where an INVITE wants to go, and its body; what else will be needed of it is looked at too.
 
-    __slots__ = ("_b2bua", "_leg")
-
-    def __init__(self, b2bua: B2bua, leg: Leg) -> None:
-        self._b2bua = b2bua
-        self._leg = leg
-
-    def on_response(self, tx: ClientTransaction, response: Response, now: float) -> None:
-        """End the dialog that a late 200 has made."""
-        if response.is_success:
-            self.on_response_of_fork(response, now)
-
-    def on_response_of_fork(self, response: Response, now: float) -> None:
-        """ACK and BYE a dialog that is not wanted (RFC 3261 section 13.2.2.4)."""
-        b2bua, old = self._b2bua, self._leg.dialog
-        dialog = Dialog(
-            call_id=old.call_id, local=old.local, local_tag=old.local_tag, remote=old.remote,
-            remote_tag=response.to_tag, via=b2bua.settings.address,
-        )  # fmt: skip
-        dialog.local_cseq = response.cseq
-        dialog.learn_routes(response)
-        dialog.refresh_target(response)
-        fork = Leg(self._leg.call, CALLEE_TAG, self._leg.peer, dialog, self._leg.origin, self._leg.source)
-        fork.aim()
-        b2bua.sip.send(dialog.ack(response.cseq, b2bua.ids.branch()), dialog.destination)
-        b2bua._send_bye(fork, "", now)
-
-    def on_timeout(self, tx: ClientTransaction, now: float) -> None:
-        """Nothing waits for it."""
+    Raises:
+        ParseError: the Request-URI, From, To or Contact cannot be read.
+        SdpError: the description cannot.
+    """
+    uri = parse_uri(request.uri)
+    for name in ("From", "To", "Contact"):
+        parse_name_addr(request.get(name) or "")
+    offer = sdp_of(request)
+    if offer.sdp:
+        parse_sdp(offer.sdp)
+    return uri, offer
 
 
-def _caller_leg(b2bua: B2bua, call: Call, tx: ServerTransaction, request: Request, peer: Peer, uri: str) -> Leg:
-    dialog = Dialog(
-        call_id=request.call_id, local=request.get("To") or "", local_tag=b2bua.ids.token(),
-        remote=_without_tag(request.get("From") or ""), remote_tag=request.from_tag, via=b2bua.settings.address,
-    )  # fmt: skip
-    dialog.remote_cseq = request.cseq
-    dialog.learn_routes(request)
-    dialog.refresh_target(request)
-    leg = Leg(call, CALLER_TAG, peer, dialog, _origin(b2bua), tx.source)
-    leg.aim()
-    return leg
-
-
-def _callee_leg(b2bua: B2bua, call: Call, request: Request, peer: Peer, destination: Address, uri: SipUri) -> Leg:
-    dialog = Dialog(
-        call_id=b2bua.ids.token(), local=_without_tag(request.get("From") or ""), local_tag=b2bua.ids.token(),
-        remote=_without_tag(request.get("To") or ""), remote_tag="", via=b2bua.settings.address,
-    )  # fmt: skip
-    dialog.max_forwards = _max_forwards(request) - 1
-    user = f"{uri.user}@" if uri.user else ""
-    dialog.remote_target = f"sip:{user}{host_for_uri(destination[0])}:{destination[1]}"
-    dialog.destination = destination
-    return Leg(call, CALLEE_TAG, peer, dialog, _origin(b2bua), destination)
-
-
-def _origin(b2bua: B2bua) -> Origin:
-    return Origin(b2bua.rng.getrandbits(62), b2bua.settings.address[0])
-
-
-def _max_forwards(request: Request) -> int:
-    value = request.get("Max-Forwards") or "70"
-    return min(int(value), 255) if value.isdecimal() else 70
-
-
-def _without_tag(value: str) -> str:
-    """Return a From or To value without its tag and other parameters: they are the dialog's own."""
-    address = parse_name_addr(value)
-    return f"{address.display} <{address.uri}>".strip() if address.display else f"<{address.uri}>"
+def _sdp_in(message: Message) -> bytes:
+    """Return the description; one that cannot be found is none (and in a 200 it fails the call)."""
+    try:
+        return sdp_of(message).sdp
+    except SdpError:
+        return b""

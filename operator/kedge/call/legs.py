@@ -1,0 +1,60 @@
+"""The two legs of a new call: dialogs as the INVITE and the route make them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kedge.base.address import Address, host_for_uri
+from kedge.call.call import CALLEE_TAG, CALLER_TAG, Call
+from kedge.call.leg import Leg
+from kedge.sip.dialog import Dialog
+from kedge.sip.headers import parse_name_addr
+from kedge.sip.message import Request
+from kedge.sip.sdp import Origin
+from kedge.sip.uri import SipUri
+
+if TYPE_CHECKING:
+    from kedge.call.b2bua import B2bua
+    from kedge.call.routing import Peer
+
+
+def caller_leg(b2bua: B2bua, call: Call, source: Address, request: Request, peer: Peer) -> Leg:
+    """Return the leg towards who sent the INVITE (RFC 3261 section 12.1.1)."""
+    dialog = Dialog(
+        call_id=request.call_id, local=request.get("To") or "", local_tag=b2bua.ids.token(),
+        remote=_without_tag(request.get("From") or ""), remote_tag=request.from_tag, via=b2bua.settings.address,
+    )  # fmt: skip
+    dialog.remote_cseq = request.cseq
+    dialog.learn_routes(request)
+    dialog.refresh_target(request)
+    leg = Leg(call, CALLER_TAG, peer, dialog, _origin(b2bua), source)
+    leg.aim()
+    return leg
+
+
+def callee_leg(b2bua: B2bua, call: Call, request: Request, peer: Peer, destination: Address, uri: SipUri) -> Leg:
+    """Return the leg towards a next hop, with From and To of the INVITE, and a Call-ID of our own."""
+    dialog = Dialog(
+        call_id=b2bua.ids.token(), local=_without_tag(request.get("From") or ""), local_tag=b2bua.ids.token(),
+        remote=_without_tag(request.get("To") or ""), remote_tag="", via=b2bua.settings.address,
+    )  # fmt: skip
+    dialog.max_forwards = _max_forwards(request) - 1
+    user = f"{uri.user}@" if uri.user else ""
+    dialog.remote_target = f"sip:{user}{host_for_uri(destination[0])}:{destination[1]}"
+    dialog.destination = destination
+    return Leg(call, CALLEE_TAG, peer, dialog, _origin(b2bua), destination)
+
+
+def _origin(b2bua: B2bua) -> Origin:
+    return Origin(b2bua.rng.getrandbits(62), b2bua.settings.address[0])
+
+
+def _max_forwards(request: Request) -> int:
+    value = request.get("Max-Forwards") or "70"
+    return min(int(value), 255) if value.isdecimal() else 70
+
+
+def _without_tag(value: str) -> str:
+    """Return a From or To value without its tag and other parameters: they are the dialog's own."""
+    address = parse_name_addr(value)
+    return f"{address.display} <{address.uri}>".strip() if address.display else f"<{address.uri}>"
