@@ -1,5 +1,6 @@
 """Canaries through real relays, in a network where the packets of one relay's media ports can be dropped."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -18,6 +19,9 @@ from tests.kit.rtpengine import Rtpengine
 from tests.lab import machine
 from tests.lab.netns import Namespace
 
+from kedge.adapters.rtp import DrainedRtpSockets, local_host
+from kedge.base.address import Address
+from kedge.ports.sockets import Batch
 from kedge.relay.canary import CANARY_PREFIX
 
 KEDGE_IP, CALLER_IP, CALLEE_IP = "127.0.0.1", "127.0.0.20", "127.0.0.30"
@@ -227,3 +231,27 @@ async def test_calls_leave_a_relay_whose_media_is_dead(site: Site, network: Netw
     site.wait(lambda: site.relays[0].sessions() == 1)  # what the calls left there is deleted
     assert canaries(site.relays[0]) == 1
     assert await phones.hang_up()
+
+
+async def test_the_sockets_are_shared_by_relays_that_see_us_at_one_address() -> None:
+    arrived: asyncio.Queue[tuple[bytes, Address]] = asyncio.Queue()
+
+    def receive(batch: Batch) -> None:
+        for one in batch:
+            arrived.put_nowait(one)
+
+    sockets = DrainedRtpSockets(asyncio.get_running_loop(), receive)
+    a, b = sockets.addresses(("127.0.0.11", 1))
+    assert a != b
+    assert sockets.addresses(("127.0.0.11", 2)) == (a, b)
+    assert a[0] == b[0] == local_host("127.0.0.11")
+
+    assert sockets.send(b"to b", a, b)
+    assert await asyncio.wait_for(arrived.get(), PATIENCE) == (b"to b", b)
+    assert sockets.send(b"to a", b, a)
+    assert await asyncio.wait_for(arrived.get(), PATIENCE) == (b"to a", a)
+
+    assert not sockets.send(b"", ("127.0.0.1", 1), a), "no socket of ours"
+    assert not sockets.send(b"", a, ("255.255.255.255", 1)), "refused by the kernel"
+    sockets.close()
+    assert not sockets.send(b"", a, b)
