@@ -8,13 +8,23 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-from kedge.api.relayset import CanaryMode, FailoverMode, RecordsPolicy, RelaySet, Unmovable
+from kedge.api.relayset import (
+    CanaryMode,
+    DrainUnmovable,
+    FailoverMode,
+    RebalanceMode,
+    RecordsPolicy,
+    RelaySet,
+    Unmovable,
+)
 from kedge.relay.model import (
     CanaryPolicy,
+    DrainPolicy,
     Engine,
     FailoverPolicy,
     HealthPolicy,
     PlacementPolicy,
+    RebalancePolicy,
     RecordPolicy,
     RelayDescription,
     RelaySetPolicy,
@@ -60,7 +70,19 @@ def policy_of(relay_set: RelaySet) -> RelaySetPolicy:
             retries=spec.failover.retries,
             hang_up_unmovable=spec.failover.unmovable is Unmovable.HANGUP,
         ),
-        placement=PlacementPolicy(max_sessions_per_relay=spec.placement.max_sessions_per_relay),
+        placement=PlacementPolicy(
+            max_sessions_per_relay=spec.placement.max_sessions_per_relay, spare_relays=spec.placement.spare_relays
+        ),
+        rebalance=RebalancePolicy(
+            on_scale_out=spec.rebalance.mode is RebalanceMode.ON_SCALE_OUT,
+            allowed=spec.rebalance.mode is not RebalanceMode.DISABLED,
+            imbalance=float(spec.rebalance.imbalance_percent),
+            rate=float(spec.rebalance.rate),
+            rest=spec.rebalance.rest,
+        ),
+        drain=DrainPolicy(
+            deadline=spec.drain.deadline, hang_up_unmovable=spec.drain.unmovable is DrainUnmovable.HANGUP
+        ),
         records=_record_policy(relay_set),
     )
 

@@ -249,8 +249,8 @@ class Rebalance(Model):
 
     mode: RebalanceMode = RebalanceMode.ON_SCALE_OUT
     """OnScaleOut: when a relay is added. Manual: on ``kedge rebalance``. Disabled: never."""
-    imbalance_percent: Annotated[int, Field(ge=1, le=100)] = 10
-    """How far above the mean a relay's load may be before calls are moved."""
+    imbalance_percent: Annotated[int, Field(ge=0, le=100)] = 10
+    """How far a relay's load may be from its fair share before calls are moved; 0 asks for the share itself."""
     rate: Annotated[int, Field(ge=1, le=100_000)] = 50
     """Calls moved in a second at most."""
     rest: Annotated[float, DurationBounds(0, 86400)] = 60.0

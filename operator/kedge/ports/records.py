@@ -73,6 +73,8 @@ class CallRecord:
     movable: Condition = Condition(status=True, reason="InDialog")
     anchored: Condition = Condition(status=True, reason="Settled")
     emergency: bool = False
+    zone: str = ""
+    """The zone whose relays it prefers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +98,12 @@ class RelayRecord:
     """Which run of the daemon answers: changes when it restarts."""
     node: str = ""
     zone: str = ""
+    weight: int = 1
+    """Its share of calls against the other relays'."""
+    capacity: int = 0
+    """``maxSessionsPerRelay`` of its RelaySet."""
+    intent: str = "Serve"
+    """Serve, Cordon or Drain: what is wanted of it."""
     media_ready: bool | None = None
     """Whether a canary has passed through this instance, for the readiness gate; None: none has ended yet, or none runs."""
 
@@ -120,6 +128,29 @@ class FailoverRecord:
     """Seconds."""
     gap_p99: float
     """Seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgressRecord:
+    """How far a planned move of many calls has got: a drain or a rebalance."""
+
+    relay_set: str
+    kind: str
+    """Drain or Rebalance."""
+    relay: str
+    """Name of the relay that is drained; empty for a rebalance."""
+    started: float
+    """Unix time, seconds."""
+    calls: int
+    """Calls to move, in all."""
+    moved: int
+    failed: int
+    """Calls that could not be moved, or have no room anywhere."""
+    seconds_left: float
+    """At the pace that is allowed."""
+    done: bool
+    message: str = ""
+    """What holds it up, in plain words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +179,8 @@ class SignalingSnapshot:
     calls: tuple[CallRecord, ...] = ()
     failovers: tuple[FailoverRecord, ...] = ()
     """The last one of each RelaySet."""
+    progress: tuple[ProgressRecord, ...] = ()
+    """Drains and rebalances under way, and the last finished one of each RelaySet."""
     events: tuple[EventRecord, ...] = ()
     """The most recent ones, oldest first."""
     counters: dict[str, int] = field(default_factory=dict)

@@ -105,6 +105,34 @@ class PlacementPolicy:
     """Where calls go."""
 
     max_sessions_per_relay: int = 4000
+    spare_relays: int = 1
+    """How many relays the set shall be able to lose and still hold all its calls."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebalancePolicy:
+    """How calls are spread again over the relays of a set."""
+
+    on_scale_out: bool = True
+    """Whether a relay that joins or returns is given its share of the calls that there are."""
+    allowed: bool = True
+    """Whether calls are moved at all only to even out load; if not, not even on demand."""
+    imbalance: float = 10.0
+    """How far a relay may be from its fair share, in percent."""
+    rate: float = 50.0
+    """Calls moved in a second."""
+    rest: float = 60.0
+    """Seconds for which a call that was moved is left in peace."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainPolicy:
+    """How a relay is emptied while it lives."""
+
+    deadline: float = 600.0
+    """Seconds until the calls that are still there get what ``hang_up_unmovable`` says."""
+    hang_up_unmovable: bool = False
+    """Whether calls that cannot be moved are ended at once; else they stay until the relay's end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +157,8 @@ class RelaySetPolicy:
     health: HealthPolicy = field(default_factory=HealthPolicy)
     failover: FailoverPolicy = field(default_factory=FailoverPolicy)
     placement: PlacementPolicy = field(default_factory=PlacementPolicy)
+    rebalance: RebalancePolicy = field(default_factory=RebalancePolicy)
+    drain: DrainPolicy = field(default_factory=DrainPolicy)
     records: RecordPolicy = field(default_factory=RecordPolicy)
 
 
