@@ -23,8 +23,8 @@ NOW = time.time()
 CALLS = tuple(
     CallRecord(
         id=f"call-{number}", relay_set="default/voice", relay=relay, relay_uid=relay, state=state, caller=caller,
-        callee="sip:bob@192.0.2.2", caller_peer="trunk", callee_peer="pbx", call_id=f"{number}@x", started=NOW - 90,
-        answered=NOW - 80, anchors=len(anchors), last_anchor=anchors[0] if anchors else None,
+        callee="sip:bob@192.0.2.2", caller_peer="trunk", callee_peer="pbx", call_id=f"{number}@x",
+        started=NOW - 4.5 * 3600, answered=NOW - 4.4 * 3600, anchors=len(anchors), last_anchor=anchors[0] if anchors else None,
     )
     for number, relay, state, caller, anchors in (
         (1, "r1", CallState.ACTIVE, "sip:alice@192.0.2.1", []),
@@ -36,7 +36,7 @@ CALLS = tuple(
 RELAYS = tuple(
     RelayRecord(
         uid=name, name=name, relay_set="default/voice", address="127.0.0.1:2223", state=state, reason=reason,
-        message=message, since=NOW - 3700, sessions=sessions, instance="i",
+        message=message, since=NOW - 5.5 * 3600, sessions=sessions, instance="i",
     )
     for name, state, reason, message, sessions in (
         ("r2", "Ready", "Probed", "it answers", 2),
@@ -118,7 +118,7 @@ def test_calls_are_a_table(server: Server) -> None:
     head, _, *rows = kedge(server, "calls").stdout.splitlines()
 
     assert cells(head) == ["CALL", "FROM", "TO", "RELAY", "STATE", "ANCHORS", "LAST MOVE", "AGE"]
-    assert cells(rows[0]) == ["call-1", "sip:alice@192.0.2.1", "sip:bob@192.0.2.2", "r1", "Active", "0", "90s"]
+    assert cells(rows[0]) == ["call-1", "sip:alice@192.0.2.1", "sip:bob@192.0.2.2", "r1", "Active", "0", "4h"]
     assert cells(rows[1])[3:7] == ["r2", "Moving", "1", "RelayDown from r1: Moved"]
 
 
@@ -142,8 +142,8 @@ def test_relays_are_a_table_in_the_order_of_their_names(server: Server) -> None:
     _, _, *rows = kedge(server, "relays").stdout.splitlines()
 
     assert [cells(row) for row in rows] == [
-        ["r1", "default/voice", "127.0.0.1:2223", "Down", "0", "61m", "Refused: nothing listens"],
-        ["r2", "default/voice", "127.0.0.1:2223", "Ready", "2", "61m", "Probed: it answers"],
+        ["r1", "default/voice", "127.0.0.1:2223", "Down", "0", "5h", "Refused: nothing listens"],
+        ["r2", "default/voice", "127.0.0.1:2223", "Ready", "2", "5h", "Probed: it answers"],
     ]
 
 
