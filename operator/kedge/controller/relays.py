@@ -87,8 +87,8 @@ def _summed(records: Sequence[FailoverRecord]) -> LastFailover:
 
 
 def _merged(records: Sequence[RelayRecord], replicas: int, media: Mapping[str, str]) -> RelayStatus:
-    state = min((RelayState(one.state) for one in records), key=_WORST_FIRST.index)
-    such = [one for one in records if one.state == state.value]
+    state = min((_state(one.state) for one in records), key=_WORST_FIRST.index)
+    such = [one for one in records if _state(one.state) is state]
     first = min(such, key=lambda one: one.since)
     message = first.message
     if len(such) < replicas:
@@ -106,6 +106,14 @@ def _merged(records: Sequence[RelayRecord], replicas: int, media: Mapping[str, s
         sessions=sum(one.sessions for one in records),
         instance=first.instance[:_SHORT],
     )
+
+
+def _state(text: str) -> RelayState:
+    """Return the state of that name; one that only a newer replica knows is not to be relied on."""
+    try:
+        return RelayState(text)
+    except ValueError:
+        return RelayState.SUSPECT
 
 
 def _running(pods: Iterable[Manifest]) -> Iterable[tuple[str, str, str]]:

@@ -9,6 +9,7 @@ unknown watch error. What is missed meanwhile, the resync finds.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import threading
@@ -72,11 +73,14 @@ class KopfThread:
         namespace: str,
         notify: Callable[[str], None],
         login: Callable[[], Awaitable[KubeCredentials]],
+        backoff: Backoff | None = None,
     ) -> None:
+        self._backoff = backoff or Backoff(first=1.0, most=60.0)
         self._namespace = namespace
         self._notify = notify
         self._login = login
         self._stop = threading.Event()
+        self._current: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
         self._thread = threading.Thread(target=self._supervise, name="kedge-kopf", daemon=True)
 
     def start(self) -> None:
@@ -86,6 +90,11 @@ class KopfThread:
     def stop(self) -> None:
         """Ask kopf to end; from any thread."""
         self._stop.set()
+        run = self._current
+        if run is not None:
+            loop, flag = run
+            with contextlib.suppress(RuntimeError):  # it has just ended by itself
+                loop.call_soon_threadsafe(flag.set)
 
     def join(self, timeout: float = _STOP_SECONDS) -> bool:
         """Wait at most ``timeout`` seconds for the end; return whether it came."""
@@ -94,13 +103,12 @@ class KopfThread:
         return not self._thread.is_alive()
 
     def _supervise(self) -> None:
-        backoff = Backoff(first=1.0, most=60.0)
         while not self._stop.is_set():
             try:
                 self._run()
             except Exception as error:  # noqa: BLE001 (kopf's errors are private, and none of them may end the watch)
                 _log.warning("kopf ended: %s: %s", type(error).__name__, error)
-            if self._stop.wait(0 if self._stop.is_set() else backoff.next()):
+            if self._stop.wait(0 if self._stop.is_set() else self._backoff.next()):
                 return
             _log.info("kopf is started again")
 
@@ -108,25 +116,30 @@ class KopfThread:
         asyncio.run(self._operate())
 
     async def _operate(self) -> None:
+        # Not the threading event itself: kopf awaits that on an executor's thread, which the end of its loop waits for.
+        flag = asyncio.Event()
+        self._current = asyncio.get_running_loop(), flag
         try:
-            await self._kopf()
+            if not self._stop.is_set():
+                await self._kopf(flag)
         finally:
+            self._current = None
             await asyncio.sleep(_CLOSING_SECONDS)
 
-    async def _kopf(self) -> None:
+    async def _kopf(self, flag: asyncio.Event) -> None:
         await kopf.operator(
             registry=self._registry(),
             settings=operator_settings(),
             standalone=True,
             clusterwide=not self._namespace,
             namespaces=[self._namespace] if self._namespace else [],
-            stop_flag=self._stop,
+            stop_flag=flag,
         )
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
 
-        @kopf.on.login(registry=registry)
+        @kopf.on.login(registry=registry, backoff=5.0)
         async def login(**_: Any) -> kopf.ConnectionInfo:
             return connection_info(await self._login())
 

@@ -164,6 +164,14 @@ def test_replicas_that_differ_are_told_as_the_worse_one_sees_it() -> None:
     assert told[0]["message"].startswith("1 of 2 signaling processes say so")
 
 
+def test_a_state_that_only_a_newer_replica_knows_is_not_relied_on() -> None:
+    wanted = relay_set()
+
+    told = status(look(wanted, observed(wanted, pod("r1")), snapshot(relay("r1", "Becalmed"))))["relays"]
+
+    assert [each["state"] for each in told] == ["Suspect"]
+
+
 def test_a_pod_that_nobody_has_probed_is_told_as_such() -> None:
     wanted = relay_set()
 
