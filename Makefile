@@ -4,6 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 PYTEST := $(PY) -m pytest
+PACKAGES := rtpengine-daemon sip-tester baresip-core
 CALLS ?= 20
 RELAYS ?= 3
 NODES ?= 2
@@ -64,7 +65,7 @@ reference: venv ## Write the tables of docs/ from models and metrics
 unit: venv ## Unit tests: no network but loopback, no clock
 	$(PYTEST) --cov --cov-report=term tests/unit
 
-wire: packages ## Each SIP behaviour on the wire, with real rtpengine and SIPp
+wire: packages ## Each SIP behaviour on the wire, with real rtpengine, SIPp and baresip
 	$(PYTEST) tests/kit tests/wire
 
 e2e: packages ## Relays killed, frozen and restarted under calls with audio
@@ -74,7 +75,7 @@ cluster-tests: packages ## Tests in a real Kubernetes with two nodes and rtpengi
 	$(PYTEST) tests/cluster
 
 packages: venv
-	@scripts/apt-install.sh rtpengine-daemon sip-tester
+	@scripts/apt-install.sh $(PACKAGES)
 
 # --- play and measure ---
 

@@ -24,7 +24,8 @@ CALLS = tuple(
     CallRecord(
         id=f"call-{number}", relay_set="default/voice", relay=relay, relay_uid=relay, state=state, caller=caller,
         callee="sip:bob@192.0.2.2", caller_peer="trunk", callee_peer="pbx", call_id=f"{number}@x",
-        started=NOW - 4.5 * 3600, answered=NOW - 4.4 * 3600, anchors=len(anchors), last_anchor=anchors[0] if anchors else None,
+        started=NOW - 4.5 * 3600, answered=NOW - 4.4 * 3600, anchors=len(anchors),
+        last_anchor=anchors[0] if anchors else None,
     )
     for number, relay, state, caller, anchors in (
         (1, "r1", CallState.ACTIVE, "sip:alice@192.0.2.1", []),
