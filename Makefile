@@ -43,8 +43,7 @@ lint: venv ## Check style and common mistakes (ruff)
 	$(VENV)/bin/ruff format --check $(CODE)
 
 types: venv ## Check types (mypy --strict)
-	$(VENV)/bin/mypy
-	$(VENV)/bin/mypy demo
+	$(VENV)/bin/mypy operator/kedge demo tests benchmarks scripts
 
 layers: venv ## Check that imports point down only (import-linter)
 	$(VENV)/bin/lint-imports --no-cache

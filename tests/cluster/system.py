@@ -154,7 +154,7 @@ class KedgeInCluster:
         self.until(lambda: self.status(name).get("readyReplicas") == relays, f"{relays} ready replicas", within=60)
 
         def ready() -> bool:
-            return sum(one["state"] == "Ready" for one in self.snapshot()["relays"]) == relays
+            return sum(1 for one in self.snapshot()["relays"] if one["state"] == "Ready") == relays
 
         self.until(ready, f"{relays} relays are Ready for signaling")
 

@@ -105,7 +105,7 @@ async def test_a_killed_container_loses_no_call(
     def is_back() -> bool:
         """The same pod, another instance: the API shows one restart, and signaling that it is Ready again."""
         found = next(one for one in kedge.snapshot()["relays"] if one["name"] == victim["name"])
-        return found["state"] == "Ready" and found["instance"] != victim["instance"]
+        return bool(found["state"] == "Ready" and found["instance"] != victim["instance"])
 
     kedge.until(is_back, "the restarted relay is Ready")
     assert (await phones.report()).talking() == CALLS
