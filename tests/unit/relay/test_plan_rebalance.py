@@ -143,6 +143,53 @@ def test_calls_leave_a_relay_before_others_come_to_it() -> None:
     assert [(move.source, move.target) for move in plan.moves] == [("a2", "b1")] * 10 + [("a1", "a2")] * 10
 
 
+def test_no_call_leaves_its_zone_only_to_even_out_load() -> None:
+    """Relay a2 is full of calls that cannot move, so that a1 has too many: b1 is no place for them while a1 serves."""
+    relays = [
+        PlanRelay(uid="a1", name="a1", zone="a", sessions=10),
+        PlanRelay(uid="a2", name="a2", zone="a", sessions=8, capacity=8),
+        PlanRelay(uid="b1", name="b1", zone="b"),
+    ]
+    calls = [PlanCall(f"a{number}", "a1", zone="a") for number in range(10)]
+    calls += [PlanCall(f"x{number}", "a2", movable=False) for number in range(8)]
+    plan = plan_rebalance(relays, calls, imbalance=0)
+    assert plan.moves == ()
+    assert [left.relay for left in plan.unplaced] == ["a1"] * 4
+    assert {left.relay for left in plan.unmovable} == {"a2"}
+
+
+def test_a_zone_is_not_kept_room_for_calls_that_can_never_come() -> None:
+    relays = [PlanRelay(uid="a1", name="a1", zone="a"), PlanRelay(uid="b1", name="b1", zone="b", sessions=8, weight=3)]
+    calls = [PlanCall(f"a{number}", "b1", zone="a", movable=number > 3) for number in range(8)]
+    assert plan_rebalance(relays, calls, imbalance=0).after == {"a1": 4, "b1": 4}
+    calls[4:] = [call._replace(zone="b") for call in calls[4:]]
+    assert plan_rebalance(relays, calls, imbalance=0).bounds == {"a1": (2, 2), "b1": (6, 6)}
+
+
+def test_what_seemed_good_at_first_is_taken_back_where_fewer_moves_do() -> None:
+    """Three relays are entered through hubs of their own; the cheapest path goes back over what an earlier one did."""
+    rows = [("a", 3, ""), ("c", 1, "leaving"), ("b", 2, "leaving"), ("b", 1, ""), ("c", 2, ""), ("", 1, "")]
+    limits = [6, 7, 7, 1, 1, 2]
+    relays = tuple(
+        PlanRelay(
+            uid=f"r{index}",
+            name=f"r{index}",
+            zone=zone,
+            weight=weight,
+            sessions=int(index < 4),
+            capacity=most,
+            leaving=state == "leaving",
+        )
+        for index, ((zone, weight, state), most) in enumerate(zip(rows, limits, strict=True))
+    )
+    homes = [("r3", ""), ("r2", "b"), ("r1", "a"), ("r0", "c")]
+    calls = tuple(PlanCall(f"of-{at}", at, zone=zone) for at, zone in homes)
+    some = Set(relays, calls)
+    plan = rebalance(some, imbalance=0)
+    ends = {move.call: move.target for move in plan.moves}
+    assert worth(some, ends, bounds(some, 0)) == best(some, 0) == (0, 0, 0, 3)
+
+
 # --- shares -----------------------------------------------------------------------------------------------------------
 
 
