@@ -182,16 +182,21 @@ class Canary(TimerTarget):
     def stop(self, now: float) -> None:
         """End it, and delete its session."""
         if self.session:
-            self._client.delete(self.session, _TAGS[0], None, 0, now)
-            self._forget()
+            self._end(now)
             self._health.media.stop()
 
     def renew(self, now: float) -> None:
-        """Forget the session: another instance of the relay answers, and it is gone there."""
-        self._forget()
+        """Take another session, as another instance of the relay answers.
+
+        The one there was may be known there all the same: a round was lost, and it was made anew before the new
+        instance had said that it is one. So it is deleted.
+        """
+        if self.session:
+            self._end(now)
         self._not_before = now
 
-    def _forget(self) -> None:
+    def _end(self, now: float) -> None:
+        self._client.delete(self.session, _TAGS[0], None, 0, now)
         self._canaries.by_key.pop(self._key, None)
         self._timers.cancel(self._timer)
         self._timer = None

@@ -257,10 +257,12 @@ class Fleet:
 
     def _let_go(self, relay: Relay, now: float) -> None:
         """Forget a relay that is gone from the inventory, holds no call, and has nothing left to answer."""
+        if relay.removed and relay.sessions <= 0:
+            self.review_canary(relay, now)  # its session is to be deleted first
         if relay.removed and relay.sessions <= 0 and relay.client.idle and relay.uid in self.relays:
             del self.relays[relay.uid]
             self._probes.pop(relay.uid).prober.stop()
-            self._media.pop(relay.uid).canary.renew(now)
+            del self._media[relay.uid]
             self._serving.pop(relay.relay_set, None)
             relay.client.close(now)
             self.listener.on_relay_removed(relay, now)

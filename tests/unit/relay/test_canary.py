@@ -219,6 +219,32 @@ def test_the_session_is_deleted_when_the_relay_is_removed() -> None:
     assert len(world.fleet.canaries.by_key) == 1
 
 
+@pytest.mark.parametrize("after", [0.0, 0.02, 0.04, 0.06, 0.08])
+def test_the_session_is_deleted_when_the_last_call_leaves_a_removed_relay(after: float) -> None:
+    world = ready_world(2)
+    world.fleet.reserve(world.relay(1))
+    del world.descriptions[1]
+    world.apply()
+    world.run(1.0 + after)
+    assert len(world.daemon(1).canaries()) == 1
+    world.fleet.release(world.relay(1))
+    world.run(0.3)
+    assert world.events()[-1] == "removed"
+    assert world.daemon(1).canaries() == []
+
+
+def test_a_session_that_was_made_anew_before_the_restart_was_known_is_not_left_behind() -> None:
+    world = ready_world(2)
+    world.run(0.2)
+    world.daemon(1).drop_next = 8
+    while not queries(world, 1):  # a round is lost, and the relay is asked for the session
+        world.run(0.001)
+        world.daemon(1).restart(world.now)
+    world.run(3.0)
+    assert len(world.daemon(1).canaries()) == 1
+    assert world.relay(1).media_ready is True
+
+
 def test_a_draining_relay_keeps_it_until_its_last_call_has_left_and_gets_it_back() -> None:
     world = ready_world(2)
     world.fleet.reserve(world.relay(1))
