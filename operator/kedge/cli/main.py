@@ -74,6 +74,8 @@ def _server_errors() -> Iterator[None]:
     except ServerError as error:
         click.echo(f"kedge: {printable(' '.join(str(error).split()))}", err=True)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell says it; this is how following ends
     except BrokenPipeError:
         sys.exit(0)  # the reader, ``head`` say, has seen enough
 

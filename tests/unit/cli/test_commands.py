@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -176,6 +179,20 @@ def _when_followed(server: Server) -> None:
     while not server.feed.followers and time.monotonic() < deadline:
         threading.Event().wait(0.005)
     server.end()
+
+
+def test_following_ends_with_an_interrupt_and_no_word() -> None:
+    with Server() as server:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kedge.cli.main", "events", "--follow", "--server", server.url],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=10)
+
+    assert (process.returncode, err) == (130, b"")
 
 
 def test_a_call_is_moved_and_hung_up(server: Server) -> None:
