@@ -7,6 +7,7 @@ layer and the listener of the fleet, and owns the registers of calls. It does no
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Final
 
 from kedge.base.address import Address
@@ -32,6 +33,7 @@ from kedge.sip.transaction import ServerTransaction, ServerUser, TransactionLaye
 
 _KNOWN: Final = frozenset({"REGISTER", "SUBSCRIBE", "PUBLISH", "MESSAGE", "INFO", "REFER", "NOTIFY", "PRACK"})
 """Methods that are refused with 405, where they are not served; what is not known at all gets a 501."""
+_NO_REPLY: Final = (RELAY_DOWN, TIMEOUT)
 _IN_DIALOG_ONLY: Final = frozenset({"BYE", "UPDATE", "PRACK"})
 _BRIDGED: Final = frozenset({"INVITE", "UPDATE", "INFO", "MESSAGE", "NOTIFY", "REFER", "OPTIONS"})
 
@@ -86,7 +88,7 @@ class B2bua(ServerUser):
         self.failover = Failover(self)
         self._unattended = Unattended()
         self._orphans: dict[tuple[str, str], list[str]] = {}
-        """Sessions to be deleted at relays that are Down, by uid and instance."""
+        """Sessions to be deleted at relays that are Down, by uid and instance (none for whichever returns)."""
 
     def admits(self, source: Address) -> bool:
         """Whether anything of a source is worth memory: strangers get a refusal without state, or silence."""
@@ -221,6 +223,31 @@ class B2bua(ServerUser):
         self.delete_session(call.relay, call.session, now)
         self.attach(call, relay, call.new_session())
 
+    def offer(
+        self, call: Call, from_tag: str, to_tag: str, sdp: bytes, step: Callable[[RelayReply, float], None], now: float
+    ) -> None:
+        """Give an offer to a call's relay, and go on with ``step`` if the call still lives then.
+
+        An offer that is sent again may overtake the deletion and make the session anew: then it is deleted again.
+        """
+        relay, session = call.relay, call.session
+        if relay is None:
+            return
+
+        def offered(reply: RelayReply, now: float) -> None:
+            if reply.error in _NO_REPLY:
+                self.doubt(relay, session)
+            if call.alive:
+                step(reply, now)
+            elif reply.error not in _NO_REPLY:
+                self.delete_session(relay, session, now)
+
+        relay.client.offer(session, from_tag, to_tag, sdp, Then(offered), 0, now)
+
+    def doubt(self, relay: Relay, session: str) -> None:
+        """An offer ended without reply: whichever run of the relay answers next may have made the session."""
+        self._orphans.setdefault((relay.uid, ""), []).append(session)
+
     def delete_session(self, relay: Relay | None, session: str, now: float) -> None:
         """Delete a session at a relay. One that does not hear it is told when it returns, if it is the same run."""
         if relay is None or not session:
@@ -234,7 +261,7 @@ class B2bua(ServerUser):
         instance = relay.instance
 
         def deleted(reply: RelayReply, now: float) -> None:
-            if reply.error in (RELAY_DOWN, TIMEOUT) and relay.instance == instance:
+            if reply.error in _NO_REPLY and relay.instance == instance:
                 self._remember_orphan(relay, session)
 
         # Without a tag: of a session that was only offered, the relay knows the offerer's, which may be either party.
@@ -247,8 +274,9 @@ class B2bua(ServerUser):
         """A relay has come back: the sessions that its calls left there meanwhile go; another instance has none."""
         for key in [key for key in self._orphans if key[0] == relay.uid]:
             orphans = self._orphans.pop(key)
-            if key[1] == relay.instance:
-                for session in orphans:
+            for session in orphans if key[1] in ("", relay.instance) else ():
+                call = self.calls.get(session.rpartition(".")[0])
+                if call is None or call.session != session or call.relay is not relay:
                     self._delete(relay, session, now)
         self.failover.relays_changed(now)
 

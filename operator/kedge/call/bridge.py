@@ -143,7 +143,7 @@ class Bridge(ClientOwner, TimerTarget):
         elif not self._offer.sdp or call.relay is None:
             self._forward(self._offer.with_sdp(b""), now)
         else:
-            call.relay.client.offer(call.session, near.tag, self.far.tag, self._offer.sdp, Then(self._offered), 0, now)
+            self._b2bua.offer(call, near.tag, self.far.tag, self._offer.sdp, self._offered, now)
 
     def _other_relay(self, now: float) -> bool:
         """The relay is lost: the party's own exchange brings the call to another one. False where none has room."""
@@ -296,7 +296,7 @@ class Bridge(ClientOwner, TimerTarget):
             else:
                 done(reply.sdp, now)
 
-        relay.client.offer(call.session, tag, other, offer, Then(offered), 0, now)
+        self._b2bua.offer(call, tag, other, offer, offered, now)
 
     # --- an INVITE without a description ----------------------------------------------------------------------------
 
@@ -320,7 +320,7 @@ class Bridge(ClientOwner, TimerTarget):
                 self._answer_late_offer_with_old(offer)
                 self._fail(503, now)
 
-        call.relay.client.offer(call.session, self.far.tag, near.tag, offer, Then(offered), 0, now)
+        self._b2bua.offer(call, self.far.tag, near.tag, offer, offered, now)
 
     def _answer_late_offer_with_old(self, offer: bytes) -> None:
         """The far party's offer must be answered all the same: with what was in force; it is put right after."""
@@ -390,10 +390,10 @@ class Bridge(ClientOwner, TimerTarget):
         relay, session = call.relay, call.session
 
         def offered(reply: RelayReply, now: float) -> None:
-            if reply.sdp is not None and call.alive and call.session == session:
+            if reply.sdp is not None and call.session == session:
                 relay.client.answer(session, near.tag, far.tag, far.pruned, Then(_done), 0, now)
 
-        relay.client.offer(session, near.tag, far.tag, near.pruned, Then(offered), 0, now)
+        self._b2bua.offer(call, near.tag, far.tag, near.pruned, offered, now)
 
     def on_timeout(self, tx: ClientTransaction, now: float) -> None:
         """The far party did not answer: RFC 3261 section 14.1 counts that as a failed re-INVITE, not a dead call."""

@@ -16,6 +16,8 @@ from kedge.call.reanchor import AGAIN, DIVERGE, MOVED, NO_RELAY, Move
 from kedge.relay.model import FailoverPolicy, Intent, RelayState
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kedge.call.b2bua import B2bua
     from kedge.call.routing import Peer
     from kedge.relay.fleet import Relay
@@ -241,6 +243,15 @@ class Failover(TimerTarget):
         self._want(call, reason, now, target, None)
         self._pump(now)
 
+    def carry_out(self, moves: Sequence[tuple[str, str]], reason: str, now: float) -> None:
+        """Ask for the moves of a plan: (call id, uid of the relay it is to go to). What is gone is left out."""
+        b2bua = self._b2bua
+        for call_id, uid in moves:
+            call, target = b2bua.calls.get(call_id), b2bua.fleet.relays.get(uid)
+            if call is not None and target is not None and call.relay is not target:
+                self._want(call, reason, now, target, None)
+        self._pump(now)
+
     def _want(self, call: Call, reason: str, now: float, target: Relay | None, report: FailoverReport | None) -> None:
         old = self.wants.get(call.id)
         if old is not None and old.report is not None:
@@ -317,7 +328,6 @@ class Failover(TimerTarget):
         if call.state != ACTIVE or not call.settled or call.move is not None:
             return 0.0  # ``settled``, ``established`` or the move's end brings it back
         if not self._is_needed(want):
-            self._anchored(call, now)
             self._done(want, MOVED, now)
             return 0.0
         if want.target is not None and want.target.state is not RelayState.READY:
@@ -406,7 +416,8 @@ class Failover(TimerTarget):
     def _no_relay(self, want: Want, now: float) -> None:
         """No relay has room. The call waits; if its own is dead, only so long."""
         call = want.call
-        call.anchored_reason = NO_RELAY
+        if self.is_stranded(call):
+            call.anchored_reason = NO_RELAY
         call.anchored_message = "no relay of the set has room"
         if self.is_lost(call) and now - want.since > self._b2bua.settings.patience:
             self._unmovable(want, "no relay of the set has room", now)
@@ -495,6 +506,8 @@ class Failover(TimerTarget):
 
     def _done(self, want: Want, result: str, now: float) -> None:
         self.wants.pop(want.call.id, None)
+        if not self.is_stranded(want.call):
+            self._anchored(want.call, now)
         self._report(want, now, moved=result in (MOVED, DIVERGE))
 
     def _give_up(self, want: Want, message: str, now: float) -> None:

@@ -20,6 +20,7 @@ from kedge.base.timers import Timer, TimerTarget
 from kedge.call.call import CALLEE_TAG, CALLER_TAG, Call, LastAnchor, Then
 from kedge.relay.backend import RelayReply
 from kedge.relay.model import RelayState
+from kedge.relay.ng_client import RELAY_DOWN, TIMEOUT
 from kedge.sip.body import sdp_of
 from kedge.sip.message import Response
 from kedge.sip.offer_answer import (
@@ -407,6 +408,8 @@ class Move:
             ended(reply, now)
 
         def ended(reply: RelayReply, now: float) -> None:
+            if reply.error in (RELAY_DOWN, TIMEOUT):
+                self._b2bua.doubt(relay, session)
             if self.state == OVER:
                 self._b2bua.delete_session(relay, session, now)  # the call has ended
                 return
@@ -604,7 +607,10 @@ class Move:
             source=self.source.name if self.source is not None else "", target=self.target.name,
             reason=self.want.reason, result=result, at=now, duration=now - self.started, gap=gap,
         )  # fmt: skip
-        call.anchored_reason = "Settled" if result == MOVED else result
+        if result == DIVERGE or b2bua.failover.is_stranded(call):
+            call.anchored_reason = result
+        else:
+            call.anchored_reason = "Settled"  # also where it stays on a relay that it was to leave
         call.anchored_message = message
         if self._old_session != call.session:
             b2bua.delete_session(self.source, self._old_session, now)

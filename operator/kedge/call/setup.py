@@ -147,15 +147,12 @@ class Setup(ClientOwner, TimerTarget):
         return relay
 
     def _offer_at_relay(self, now: float) -> None:
-        relay = self._take_relay(now)
-        if relay is None:
+        if self._take_relay(now) is None:
             self._refuse(503, now)
             return
-        relay.client.offer(self.call.session, CALLER_TAG, "", self._offer.sdp, Then(self._offered), 0, now)
+        self._b2bua.offer(self.call, CALLER_TAG, "", self._offer.sdp, self._offered, now)
 
     def _offered(self, reply: RelayReply, now: float) -> None:
-        if not self.call.alive:
-            return
         if reply.sdp is None:
             self._offer_at_relay(now)
             return
@@ -365,8 +362,6 @@ class Setup(ClientOwner, TimerTarget):
         self._relay_busy = True
 
         def offered(reply: RelayReply, now: float) -> None:
-            if not call.alive:
-                return
             if reply.sdp is None:
                 self._replay(offerer, offer, answerer, answer, done, now)
             else:
@@ -380,19 +375,16 @@ class Setup(ClientOwner, TimerTarget):
             else:
                 done(reply.sdp, now)
 
-        relay.client.offer(call.session, offerer, "", offer, Then(offered), 0, now)
+        self._b2bua.offer(call, offerer, "", offer, offered, now)
 
     def _late_offer(self, offer: bytes, response: Response, now: float) -> None:
         """The callee's 200 holds the offer: it passes the relay to the caller's 200 (RFC 3261 section 13.2.1)."""
         call = self.call
-        relay = self._take_relay(now)
-        if relay is None:
+        if self._take_relay(now) is None:
             self._no_relay(now)
             return
 
         def offered(reply: RelayReply, now: float) -> None:
-            if not call.alive:
-                return
             if reply.sdp is None:
                 self._late_offer(offer, response, now)
                 return
@@ -401,7 +393,7 @@ class Setup(ClientOwner, TimerTarget):
             caller.local, caller.session = caller.origin.stamp(reply.sdp), call.session
             self._send_ok(caller.local, response, now)
 
-        relay.client.offer(call.session, CALLEE_TAG, "", offer, Then(offered), 0, now)
+        self._b2bua.offer(call, CALLEE_TAG, "", offer, offered, now)
 
     def _answer_caller(self, answer: bytes, local: bytes, session: str, response: Response, now: float) -> None:
         caller, callee = self.call.caller, self.call.callee
