@@ -136,11 +136,57 @@ def test_the_heap_does_not_grow_with_cancelled_timers() -> None:
     for _ in range(20_000):
         heap.cancel(heap.schedule(100.0, target))
 
-    assert len(heap._heap) < 5_000
+    assert len(heap._heap) + sum(map(len, heap._slots.values())) < 500
     assert len(heap) == 1
     assert kept.active
     assert heap.run_due(200.0) == 1
     assert target.fired == [(1, 200.0)]
+
+
+def test_the_heap_does_not_grow_with_cancelled_timers_that_were_looked_at() -> None:
+    heap, target = TimerHeap(), Recorder()
+    heap.schedule(300.0, target)
+    for index in range(20_000):
+        heap.run_due(index * 0.01)
+        heap.cancel(heap.schedule(index * 0.01 + 32.0, target))
+        assert heap.next_deadline() == 300.0
+
+    assert len(heap._heap) + sum(map(len, heap._slots.values())) < 20_000 / 4
+
+
+@given(st.lists(st.tuples(st.floats(0, 3), st.floats(0, 40), st.booleans()), max_size=60))
+def test_deadlines_that_come_and_go_over_time_fire_as_from_one_sorted_list(
+    plan: list[tuple[float, float, bool]],
+) -> None:
+    """Each step: time passes, a timer is scheduled, and perhaps the oldest living one is cancelled."""
+    heap, target = TimerHeap(), Recorder()
+    model: dict[int, tuple[float, Timer]] = {}
+    now = 0.0
+    expected: list[tuple[int, float]] = []
+
+    def run_until(then: float) -> None:
+        while (deadline := heap.next_deadline()) is not None and deadline <= then:
+            due = sorted((at, kind) for kind, (at, _) in model.items() if at <= deadline)
+            assert due[0][0] == deadline
+            for _, kind in due:
+                del model[kind]
+                expected.append((kind, deadline))
+            assert heap.run_due(deadline) == len(due)
+        assert deadline == min((at for at, _ in model.values()), default=None)
+
+    for kind, (passes, ahead, cancels) in enumerate(plan):
+        now += passes
+        run_until(now)
+        heap.run_due(now)
+        model[kind] = (now + ahead, heap.schedule(now + ahead, target, kind))
+        if cancels:
+            _, timer = model.pop(next(iter(model)))
+            heap.cancel(timer)
+        assert len(heap) == len(model)
+    run_until(1000.0)
+
+    assert target.fired == expected
+    assert len(heap) == 0
 
 
 def test_compaction_while_firing_keeps_the_count() -> None:
