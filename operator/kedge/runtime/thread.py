@@ -18,10 +18,13 @@ from kedge.base.address import Address
 from kedge.runtime.signaling import Signaling
 
 THREAD_NAME: Final = "kedge-sip"
-_SWITCH_INTERVAL: Final = 0.0005
-"""Seconds after which a busy thread gives up the interpreter lock to one that waits; Python's own choice is 5 ms."""
-_GC_THRESHOLDS: Final = (50_000, 20, 1000)
-"""Young collections come seldom, full ones hardly ever: calls free themselves by reference counts."""
+_SWITCH_INTERVAL: Final = 0.00005
+"""Seconds after which a busy thread gives up the interpreter lock to one that waits; Python's own choice is 5 ms.
+
+Each system call of the SIP thread gives the lock away and has to wait so long for it, while the other thread is busy.
+"""
+_GC_THRESHOLDS: Final = (5_000, 200, 1000)
+"""Young collections are short, older ones come hardly ever: calls free themselves by reference counts."""
 _log = logging.getLogger(__name__)
 
 
