@@ -77,13 +77,17 @@ async def test_kopf_is_started_again_when_an_unknown_watch_error_has_ended_it() 
     keys: list[str] = []
     again = asyncio.Event()
 
-    async def handler(request: web.Request) -> web.Response:
+    async def handler(request: web.Request) -> web.StreamResponse:
         if (known := discovery(request.path)) is not None:
             if request.path == "/api":
                 starts.append(1)
                 if len(starts) == 2:
                     again.set()
             return web.json_response(known)
+        if "watch" in request.query and not request.path.endswith("relaysets"):
+            stream = web.StreamResponse()
+            await stream.prepare(request)
+            await asyncio.Event().wait()  # one watch that fails is enough
         if "watch" in request.query:
             error = {"type": "ERROR", "object": {"kind": "Status", "code": 500, "message": "etcd is at sea"}}
             return web.json_response(error)
@@ -95,7 +99,7 @@ async def test_kopf_is_started_again_when_an_unknown_watch_error_has_ended_it() 
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     port = runner.addresses[0][1]
