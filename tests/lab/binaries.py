@@ -29,6 +29,8 @@ API_PROGRAMS: Final = ("kube-apiserver", "kubectl")
 NODE_PROGRAMS: Final = (*API_PROGRAMS, "kube-controller-manager", "kube-scheduler", "kubelet")
 SERVICE_PROGRAMS: Final = (*NODE_PROGRAMS, "kube-proxy")
 
+HELM_VERSION: Final = "v3.22.0"
+
 _GO_MINIMUM: Final = (1, 24)
 _GO_MODULE: Final = "golang.org/toolchain@v0.0.1-go1.24.13.linux-{arch}"
 _MODULE: Final = Path(__file__).parent / "gomod"
@@ -73,6 +75,37 @@ def build(names: Iterable[str] = SERVICE_PROGRAMS) -> None:
             _build_one(go, name)
 
 
+def helm() -> Path:
+    """Helm: that of ``KUBEBUILDER_ASSETS``, else built once (a minute or two) from the Go module proxy.
+
+    The machine's own is not taken: goldens of rendered templates would differ with its version.
+
+    Raises:
+        PrerequisiteError: As ``provide``.
+    """
+    found = _assets(("helm",))
+    if found:
+        return found["helm"]
+    cache = machine.CACHE / "helm" / HELM_VERSION
+    cache.mkdir(parents=True, exist_ok=True)
+    with _locked(cache / ".lock"):
+        if not os.access(cache / "helm", os.X_OK):
+            _install_helm(_go(), cache)
+    return cache / "helm"
+
+
+def _install_helm(go: Path, target: Path) -> None:
+    """Have Go build Helm into ``target``; a Go that is too old for it fetches the one that Helm names."""
+    log.info("building helm %s", HELM_VERSION)
+    environment = {
+        **os.environ, "CGO_ENABLED": "0", "GOBIN": str(target), "GOFLAGS": "-buildvcs=false", "GOTOOLCHAIN": "auto",
+    }  # fmt: skip
+    package = f"helm.sh/helm/v3/cmd/helm@{HELM_VERSION}"
+    flags = f"-s -w -X helm.sh/helm/v3/internal/version.version={HELM_VERSION}"
+    command = [str(go), "install", "-v", "-trimpath", "-ldflags", flags, package]
+    _run_with_progress(command, environment, "helm", time.monotonic(), cwd=target)
+
+
 def _assets(names: tuple[str, ...]) -> dict[str, Path] | None:
     directory = os.environ.get("KUBEBUILDER_ASSETS")
     return _all_in(Path(directory), names) if directory else None
@@ -111,11 +144,13 @@ def _build_one(go: Path, name: str) -> None:
     log.info("built %s in %.0f s", name, time.monotonic() - started)
 
 
-def _run_with_progress(command: list[str], environment: dict[str, str], name: str, started: float) -> None:
+def _run_with_progress(
+    command: list[str], environment: dict[str, str], name: str, started: float, *, cwd: Path = _MODULE
+) -> None:
     tail: list[str] = []
     count, told = 0, started
     with subprocess.Popen(
-        command, cwd=_MODULE, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        command, cwd=cwd, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:

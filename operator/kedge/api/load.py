@@ -2,9 +2,14 @@
 
 YAML is read as kubectl reads it (YAML 1.1, timestamps stay text), save that a key given twice is
 an error: the second would silently win, and the first is the one that the author looks at.
+
+In settings, ``${NAME}`` in a value stands for an environment variable: what a pod only knows when it runs, such as its
+address, reaches the one settings file of all replicas that way.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -25,6 +30,7 @@ _Model = TypeVar("_Model", bound=Model)
 _KINDS: Final[dict[str, type[RelaySet] | type[Call]]] = {"RelaySet": RelaySet, "Call": Call}
 _SWITCHED_OFF: Final = frozenset({"admin", "metrics"})
 """Parts of the settings that null turns off."""
+_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _MERGE_TAG: Final = "tag:yaml.org,2002:merge"
 
 
@@ -70,18 +76,23 @@ def load_manifests(source: str | Path, *, name: str = "") -> list[Manifest]:
     return found
 
 
-def load_settings(source: str | Path, *, name: str = "") -> Settings:
+def load_settings(source: str | Path, *, name: str = "", environment: Mapping[str, str] | None = None) -> Settings:
     """The settings of a file (a Path) or of YAML text (a str); an empty one gives the defaults.
 
+    Args:
+        source: The file, or the text itself.
+        name: What errors call the source; the file's name when empty.
+        environment: What ``${NAME}`` in a value stands for; the process's own when left out.
+
     Raises:
-        ManifestError: Anything is wrong with it; all of it is told at once.
+        ManifestError: Anything is wrong with it, a variable that is not set too; all of it is told at once.
         OSError: The file cannot be read.
     """
     text, name = _read(source, name)
     documents = _documents(text, name) or [_Document({}, {})]
     if len(documents) > 1:
         raise ManifestError([refusal((), "settings are one YAML document", source=name)])
-    document = documents[0]
+    document = _expanded(documents[0], os.environ if environment is None else environment, name)
     return _validated(Settings, _Document(_without_nulls(document.data, keep=_SWITCHED_OFF), document.lines), name)
 
 
@@ -128,6 +139,30 @@ def _manifest(document: _Document, name: str) -> Manifest:
     if problems:
         raise ManifestError(problems)
     return _validated(_KINDS[str(kind)], _Document(_without_nulls(data), document.lines), name)
+
+
+def _expanded(document: _Document, environment: Mapping[str, str], name: str) -> _Document:
+    """``document`` with ``${NAME}`` replaced in its values; names of fields stay as they are."""
+    problems: list[Problem] = []
+
+    def expand(data: Any, location: Location) -> Any:
+        if isinstance(data, dict):
+            return {key: expand(value, (*location, key)) for key, value in data.items()}
+        if isinstance(data, list):
+            return [expand(value, (*location, index)) for index, value in enumerate(data)]
+        if not isinstance(data, str):
+            return data
+        for variable in _VARIABLE.findall(data):
+            if variable not in environment:
+                hint = f"the environment variable {variable} is not set"
+                line = document.lines.get(location, 0)
+                problems.append(refusal(location, hint, value=data, source=name, line=line))
+        return _VARIABLE.sub(lambda found: environment.get(found[1], found[0]), data)
+
+    data = expand(document.data, ())
+    if problems:
+        raise ManifestError(problems)
+    return _Document(data, document.lines)
 
 
 def _refusal_of(document: _Document, field: str, allowed: str, name: str) -> Problem:

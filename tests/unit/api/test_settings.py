@@ -136,3 +136,25 @@ def test_route_to_a_relay_set_that_is_not_there_is_told() -> None:
     assert str(problem).startswith(
         "settings.yaml: routes[0].relaySet: voice is not allowed: must be a RelaySet that exists"
     )
+
+
+def test_variables_of_the_environment_stand_for_what_only_the_process_knows() -> None:
+    text = "sip: {listen: [{address: '${POD_IP}'}], userAgent: 'Kedge at ${NODE}, $5 ${'}"
+
+    settings = load_settings(text, environment={"POD_IP": "192.0.2.7", "NODE": "a"})
+
+    assert settings.sip.listen[0].address == "192.0.2.7"
+    assert settings.sip.user_agent == "Kedge at a, $5 ${"
+
+
+def test_a_variable_that_is_not_set_and_one_that_holds_nonsense_are_told_by_field() -> None:
+    text = "sip:\n  listen:\n    - address: ${POD_IP}\n"
+
+    with pytest.raises(ManifestError) as missing:
+        load_settings(text, name="s", environment={})
+    with pytest.raises(ManifestError) as wrong:
+        load_settings(text, name="s", environment={"POD_IP": "here"})
+
+    allowed = "the environment variable POD_IP is not set"
+    assert str(missing.value) == f"s:3: sip.listen[0].address: ${{POD_IP}} is not allowed: {allowed}"
+    assert str(wrong.value) == "s:3: sip.listen[0].address: here is not allowed: must be an IPv4 or IPv6 address"
