@@ -14,7 +14,7 @@ from typing import Final
 
 _PER_SECOND: Final = 4
 """Slots in a second: a power of two, so that a slot's start is exact."""
-_TOLERATED: Final = 256
+_TOLERATED: Final = 32
 """Cancelled entries that a slot may hold before it is cleared of them, if they are also the majority."""
 
 
