@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import csv
 import subprocess
 import sys
@@ -72,7 +73,9 @@ async def run(rate: int, seconds: int, folder: Path) -> tuple[dict[str, Figure],
     total = rate * seconds
     async with System(folder, media_ports=16000, relay_set={"health": {}}, phones=False) as system:
         caller_port = free_port(system.caller_ip)
-        callee = Peer("callee", folder, ["-sn", "uas", "-i", system.callee[0], "-p", str(system.callee[1])])
+        callee = Peer(
+            "callee", folder, ["-sn", "uas", "-i", system.callee[0], "-p", str(system.callee[1]), "-m", str(total)]
+        )
         caller = Peer("caller", folder, [
             f"{system.kedge.address[0]}:{system.kedge.address[1]}", "-sn", "uac", "-s", f"{PREFIX}00000001",
             "-i", system.caller_ip, "-p", str(caller_port), "-d", str(round(_HOLD * 1000)),
@@ -93,16 +96,17 @@ async def run(rate: int, seconds: int, folder: Path) -> tuple[dict[str, Figure],
             start, curve = await looking
             counters = (await system.snapshot()).counters
             lag = system.kedge.metric("kedge_loop_lag_max_seconds")
-            await asyncio.sleep(1.2)  # SIPp writes its figures once a second
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it ends with its last call, if none is missing
+                await asyncio.to_thread(answering.wait, 10)
         finally:
             end(calling)
             end(answering)
     good, bad, repeats = caller.counts()
-    _, callee_bad, callee_repeats = callee.counts()
+    callee_good, callee_bad, callee_repeats = callee.counts()
     figures: dict[str, Figure] = {
         "rate": rate,
         "calls": total,
-        "failed": max(total - good, bad) + callee_bad + sum(left),
+        "failed": max(total - good, bad, total - callee_good, callee_bad) + sum(left),
         "retransmissions": repeats + callee_repeats + counters["retransmissions_sent"],
         "cpu_us_per_call": cpu / total * 1e6,
         "rss_mb_start": start,
