@@ -1,6 +1,6 @@
 """The images of the lab, made without a registry, a builder or a base: what a program needs, and nothing else.
 
-An image is an OCI archive of one layer, written here and kept in the cache under the versions of what is in it.
+An image is an OCI archive of few layers, written here and kept in the cache under the versions of what is in it.
 Users build theirs with the Containerfiles in ``images/``; these are for the lab alone.
 """
 
@@ -13,19 +13,23 @@ import os
 import re
 import subprocess
 import tarfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from tests.lab import machine
+from tests.lab import kedge_image, machine
 
 PAUSE: Final = "localhost/kedge-pause:lab"
 RTPENGINE: Final = "localhost/kedge-rtpengine:lab"
+KEDGE: Final = "localhost/kedge:lab"
 USER: Final = "65532:65532"
 
 _CACHE: Final = machine.CACHE / "images"
-_FORMAT: Final = "1"
+_FORMAT: Final = "2"
 """Part of the cache's key: raise it when the layout of an image changes."""
+_KEEP_SECONDS: Final = 3600
+"""How long an archive stays in the cache after a newer one of its kind was made; another run may just be reading it."""
 _LIBRARY: Final = re.compile(r"(/\S+) \(0x")
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -55,19 +59,24 @@ def rtpengine() -> Path:
     return _single_program("rtpengine", RTPENGINE, target="/usr/bin/rtpengine", entrypoint=["/usr/bin/rtpengine"])
 
 
-# The image of Kedge itself takes its place here.
-_BUILDERS: Final[Mapping[str, Callable[[], Path]]] = {PAUSE: pause, RTPENGINE: rtpengine}
+def kedge() -> Path:
+    """Kedge in all its roles, on the Python that runs the tests."""
+    layers = [kedge_image.runtime(), kedge_image.package(_CACHE / "kedge-files")]
+    return _cached("kedge", KEDGE, layers, entrypoint=[kedge_image.ENTRYPOINT], complete=_with_libraries)
 
 
-def write_archive(target: Path, name: str, files: Mapping[str, Path], *, entrypoint: Sequence[str]) -> None:
-    """Write an OCI archive of one layer that holds ``files`` (path in the image -> file here), owned by root."""
-    layer = _layer(files)
+_BUILDERS: Final[Mapping[str, Callable[[], Path]]] = {PAUSE: pause, RTPENGINE: rtpengine, KEDGE: kedge}
+
+
+def write_archive(target: Path, name: str, layers: Sequence[Mapping[str, Path]], *, entrypoint: Sequence[str]) -> None:
+    """Write an OCI archive of layers that hold files (path in the image -> file here), owned by root."""
+    blobs = [_layer(files) for files in layers]
     platform = {"architecture": _ARCHITECTURES.get(os.uname().machine, os.uname().machine), "os": "linux"}
     config = _json(
         {
             **platform,
             "config": {"Entrypoint": list(entrypoint), "User": USER},
-            "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
+            "rootfs": {"type": "layers", "diff_ids": [_digest(blob) for blob in blobs]},
         }
     )
     kind = "application/vnd.oci.image"
@@ -76,15 +85,15 @@ def write_archive(target: Path, name: str, files: Mapping[str, Path], *, entrypo
             "schemaVersion": 2,
             "mediaType": f"{kind}.manifest.v1+json",
             "config": _descriptor(config, f"{kind}.config.v1+json"),
-            "layers": [_descriptor(layer, f"{kind}.layer.v1.tar")],
+            "layers": [_descriptor(blob, f"{kind}.layer.v1.tar") for blob in blobs],
         }
     )
     entry = _descriptor(manifest, f"{kind}.manifest.v1+json")
     entry["annotations"] = {"org.opencontainers.image.ref.name": name, "io.containerd.image.name": name}
     entry["platform"] = platform
-    blobs = {f"blobs/sha256/{_digest(blob).removeprefix('sha256:')}": blob for blob in (layer, config, manifest)}
+    named = {f"blobs/sha256/{_digest(blob).removeprefix('sha256:')}": blob for blob in (*blobs, config, manifest)}
     index = _json({"schemaVersion": 2, "manifests": [entry]})
-    _write_tar(target, {"oci-layout": _json({"imageLayoutVersion": "1.0.0"}), "index.json": index, **blobs})
+    _write_tar(target, {"oci-layout": _json({"imageLayoutVersion": "1.0.0"}), "index.json": index, **named})
 
 
 def _single_program(program: str, name: str, *, target: str, entrypoint: Sequence[str]) -> Path:
@@ -92,12 +101,41 @@ def _single_program(program: str, name: str, *, target: str, entrypoint: Sequenc
     machine.provide([program])
     binary = machine.program(program)
     files = {target: binary, **{str(path): path for path in _libraries(binary)}}
-    archive = _CACHE / f"{program}-{_fingerprint(name, files)}.tar"
+    return _cached(program, name, [files], entrypoint=entrypoint)
+
+
+def _with_libraries(files: Mapping[str, Path]) -> Mapping[str, Path]:
+    """``files`` and the libraries that its programs and modules load: seconds, where these are many."""
+    binaries = [path for path in files.values() if path.suffix == ".so" or path.parent.name == "bin"]
+    return {**files, **{str(path): path for binary in binaries for path in _libraries(binary)}}
+
+
+def _as_it_is(files: Mapping[str, Path]) -> Mapping[str, Path]:
+    return files
+
+
+def _cached(
+    kind: str,
+    name: str,
+    layers: Sequence[Mapping[str, Path]],
+    *,
+    entrypoint: Sequence[str],
+    complete: Callable[[Mapping[str, Path]], Mapping[str, Path]] = _as_it_is,
+) -> Path:
+    """The archive of these layers, written if it is not there; those of its kind that it replaces go after a while.
+
+    ``complete`` adds to a layer what follows from its files, so that they alone are the cache's key.
+    """
+    archive = _CACHE / f"{kind}-{_fingerprint(name, layers)}.tar"
     if not archive.exists():
         _CACHE.mkdir(parents=True, exist_ok=True)
         new = archive.with_suffix(f".{os.getpid()}")
-        write_archive(new, name, files, entrypoint=entrypoint)
+        write_archive(new, name, [complete(one) for one in layers], entrypoint=entrypoint)
         new.rename(archive)
+        for old in _CACHE.glob(f"{kind}-*.tar"):
+            if time.time() - old.stat().st_mtime > _KEEP_SECONDS:
+                old.unlink(missing_ok=True)
+    archive.touch()
     return archive
 
 
@@ -107,9 +145,13 @@ def _libraries(binary: Path) -> list[Path]:
     return sorted({Path(path) for path in _LIBRARY.findall(done.stdout)}) if done.returncode == 0 else []
 
 
-def _fingerprint(name: str, files: Mapping[str, Path]) -> str:
-    """Changes with each upgrade of the program's package, or of a library's."""
-    state = [(target, path.stat().st_size, path.stat().st_mtime_ns) for target, path in sorted(files.items())]
+def _fingerprint(name: str, layers: Sequence[Mapping[str, Path]]) -> str:
+    """Changes with each change of a file, by an upgrade of its package for instance."""
+    state = [
+        (target, path.stat().st_size, path.stat().st_mtime_ns)
+        for files in layers
+        for target, path in sorted(files.items())
+    ]
     return hashlib.sha256(f"{_FORMAT} {name} {state}".encode()).hexdigest()[:16]
 
 
@@ -121,7 +163,9 @@ def _layer(files: Mapping[str, Path]) -> bytes:
         for target, path in sorted(files.items()):
             content = path.read_bytes()
             mode = 0o755 if os.access(path, os.X_OK) else 0o644
-            tar.addfile(_member(target.lstrip("/"), mode=mode, size=len(content)), io.BytesIO(content))
+            member = _member(target.lstrip("/"), mode=mode, size=len(content))
+            member.mtime = int(path.stat().st_mtime)  # Python holds compiled files against it
+            tar.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
 
 
