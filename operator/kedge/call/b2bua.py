@@ -29,6 +29,7 @@ from kedge.relay.model import RelayState
 from kedge.relay.ng_client import RELAY_DOWN, TIMEOUT
 from kedge.sip.dialog import Dialog
 from kedge.sip.message import Request, Response, make_response
+from kedge.sip.offer_answer import is_plausible
 from kedge.sip.transaction import ServerTransaction, ServerUser, TransactionLayer
 
 _KNOWN: Final = frozenset({"REGISTER", "SUBSCRIBE", "PUBLISH", "MESSAGE", "INFO", "REFER", "NOTIFY", "PRACK"})
@@ -238,11 +239,23 @@ class B2bua(ServerUser):
             if reply.error in _NO_REPLY:
                 self.doubt(relay, session)
             if call.alive:
-                step(reply, now)
+                step(_checked(reply, sdp), now)
             elif reply.error not in _NO_REPLY:
                 self.delete_session(relay, session, now)
 
         relay.client.offer(session, from_tag, to_tag, sdp, Then(offered), 0, now)
+
+    def answer(
+        self, call: Call, from_tag: str, to_tag: str, sdp: bytes, step: Callable[[RelayReply, float], None], now: float
+    ) -> None:
+        """Give an answer to a call's relay, and go on with ``step`` if the call still lives then."""
+
+        def answered(reply: RelayReply, now: float) -> None:
+            if call.alive:
+                step(_checked(reply, sdp), now)
+
+        if call.relay is not None:
+            call.relay.client.answer(call.session, from_tag, to_tag, sdp, Then(answered), 0, now)
 
     def doubt(self, relay: Relay, session: str) -> None:
         """An offer ended without reply: whichever run of the relay answers next may have made the session."""
@@ -257,11 +270,15 @@ class B2bua(ServerUser):
         else:
             self._delete(relay, session, now)
 
-    def _delete(self, relay: Relay, session: str, now: float) -> None:
+    def _delete(self, relay: Relay, session: str, now: float, *, again: bool = True) -> None:
         instance = relay.instance
 
         def deleted(reply: RelayReply, now: float) -> None:
-            if reply.error in _NO_REPLY and relay.instance == instance:
+            if reply.error not in _NO_REPLY or relay.instance != instance:
+                return
+            if again and relay.state not in (RelayState.DOWN, RelayState.SUSPECT):
+                self._delete(relay, session, now, again=False)  # it has come back meanwhile
+            else:
                 self._remember_orphan(relay, session)
 
         # Without a tag: of a session that was only offered, the relay knows the offerer's, which may be either party.
@@ -369,3 +386,10 @@ class B2bua(ServerUser):
             return f"relay {relay.name} is not of RelaySet {call.relay_set}"
         self.failover.want(call, reason, now, target=relay)
         return ""
+
+
+def _checked(reply: RelayReply, given: bytes) -> RelayReply:
+    """Return a relay's reply, as an error if what it holds cannot be sent to anybody."""
+    if reply.sdp is None or is_plausible(reply.sdp, given):
+        return reply
+    return RelayReply(None, "the relay's description is not whole")

@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from kedge.base.timers import Timer, TimerTarget
-from kedge.call.call import Then
 from kedge.call.endings import Acker
 from kedge.call.passing import pass_headers, passed_lines
 from kedge.relay.backend import RelayReply
@@ -244,7 +243,7 @@ class Bridge(ClientOwner, TimerTarget):
             else:
                 self._agreed(answer, self._near.origin.stamp(reply.sdp), call.session, response, now)
 
-        call.relay.client.answer(call.session, self._near.tag, self.far.tag, answer, Then(answered), 0, now)
+        self._b2bua.answer(call, self._near.tag, self.far.tag, answer, answered, now)
 
     def _agreed(self, answer: bytes, local: bytes, far_session: str, response: Response, now: float) -> None:
         """Both descriptions are in force; the far party was told those of ``far_session``."""
@@ -275,10 +274,9 @@ class Bridge(ClientOwner, TimerTarget):
     ) -> None:
         """Give both descriptions to another relay; ``done`` gets what it has for the offerer, None if there is none."""
         call, tag, other = self.call, offerer.tag, offerer.other.tag
-        if not self._other_relay(now) or call.relay is None:
+        if not self._other_relay(now):
             done(None, now)
             return
-        relay = call.relay
 
         def offered(reply: RelayReply, now: float) -> None:
             if call.bridge is not self:
@@ -286,7 +284,7 @@ class Bridge(ClientOwner, TimerTarget):
             if reply.sdp is None:
                 self._replay(offerer, offer, answer, done, now)
             else:
-                relay.client.answer(call.session, tag, other, answer, Then(answered), 0, now)
+                self._b2bua.answer(call, tag, other, answer, answered, now)
 
         def answered(reply: RelayReply, now: float) -> None:
             if call.bridge is not self:
@@ -367,7 +365,7 @@ class Bridge(ClientOwner, TimerTarget):
                 self._agreed_late(offer, answer, sdp, told)
             self._close(now)
 
-        call.relay.client.answer(call.session, far.tag, near.tag, answer, Then(answered), 0, now)
+        self._b2bua.answer(call, far.tag, near.tag, answer, answered, now)
 
     def _agreed_late(self, offer: bytes, answer: bytes, sdp: bytes, told: str) -> None:
         """Both descriptions are in force; the near party was told those of session ``told``."""
@@ -387,11 +385,11 @@ class Bridge(ClientOwner, TimerTarget):
         call, near, far = self.call, self._near, self.far
         if not self._offer.sdp or call.relay is None or not near.pruned or not far.pruned:
             return
-        relay, session = call.relay, call.session
+        session = call.session
 
         def offered(reply: RelayReply, now: float) -> None:
             if reply.sdp is not None and call.session == session:
-                relay.client.answer(session, near.tag, far.tag, far.pruned, Then(_done), 0, now)
+                self._b2bua.answer(call, near.tag, far.tag, far.pruned, _done, now)
 
         self._b2bua.offer(call, near.tag, far.tag, near.pruned, offered, now)
 

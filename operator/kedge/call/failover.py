@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from kedge.call.routing import Peer
     from kedge.relay.fleet import Relay
 
+DRAIN: Final = "Drain"
+"""The reason of moves off a relay that is to be emptied: they are moot once that is taken back."""
 _PUMP: Final = 1
 _RELEASED: Final = 200
 """Calls held back by a peer's budget that are looked at in one go."""
@@ -162,6 +164,8 @@ class Failover(TimerTarget):
         call = want.call
         if self.is_stranded(call):
             return True
+        if want.reason == DRAIN and not self._drains(call):
+            return False  # the drain was taken back, or the call has left
         if want.target is not None:
             return call.relay is not want.target
         return self._drains(call)
@@ -177,7 +181,7 @@ class Failover(TimerTarget):
 
     def relay_drains(self, relay: Relay, now: float) -> None:
         """A relay is to be emptied while it lives."""
-        self._move_all(relay, "Drain", 0.0, now)
+        self._move_all(relay, DRAIN, 0.0, now)
 
     def _move_all(self, relay: Relay, reason: str, last_seen: float, now: float) -> None:
         calls = list(self._b2bua.on_relay.get(relay.uid, {}).values())
@@ -232,7 +236,7 @@ class Failover(TimerTarget):
     def _look_at(self, call: Call, now: float) -> None:
         want = self.wants.get(call.id)
         if want is None and (self.policy_of(call).automatic or not (self.is_lost(call) or self._drains(call))):
-            reason = "RelayDown" if self.is_lost(call) else "Drain" if self._drains(call) else "Unsettled"
+            reason = "RelayDown" if self.is_lost(call) else DRAIN if self._drains(call) else "Unsettled"
             want = self.wants[call.id] = Want(call, reason, now, None, None)
         if want is not None:
             self._enqueue(want)
@@ -394,7 +398,7 @@ class Failover(TimerTarget):
         call = want.call
         relay = call.relay
         if want.target is not None:
-            return want.target
+            return want.target if want.target.free else None
         lost = self.is_lost(call)
         if relay is not None and not lost and not self._drains(call):
             return relay  # a leg only has to be told where the session is

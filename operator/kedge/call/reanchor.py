@@ -146,7 +146,7 @@ class LegMove(ClientOwner, TimerTarget):
         elif leg.session == leg.call.session:
             self.state = ANSWERED  # the party's own exchange has brought it there meanwhile
             move.leg_done(now)
-        elif move.target_lost:
+        elif move.overtaken:
             self.state = FAILED
             move.leg_done(now)
         elif leg.quiet_until > now:
@@ -171,6 +171,8 @@ class LegMove(ClientOwner, TimerTarget):
         if kind == _RETRY:
             self.resume(now)
         elif self.state == SENT:
+            if self._tx is not None:
+                self._b2bua.sip.cancel(self._tx, now)
             self._silent(now)
 
     # --- responses --------------------------------------------------------------------------------------------------
@@ -178,8 +180,10 @@ class LegMove(ClientOwner, TimerTarget):
     def on_response(self, tx: ClientTransaction, response: Response, now: float) -> None:
         """Take the party's response; a 2xx is ACKed whatever has become of the call (RFC 3261 section 13.2.2.4)."""
         if response.is_provisional:
-            if self.state == SENT:
+            if self.state == SENT and tx is self._tx:
                 self.stop()
+                at = now + self._b2bua.settings.final_timeout
+                self._timer = self._b2bua.timers.schedule(at, self, _NO_RESPONSE)
             return
         if response.is_success:
             self._acknowledge(response)
@@ -332,6 +336,7 @@ class Move:
         "_caller",
         "_old_session",
         "_reserved",
+        "_session",
         "_source_instance",
         "_tries",
         "accepted_before",
@@ -366,6 +371,8 @@ class Move:
         """What the target gave for the caller's and the callee's leg."""
         self.accepted_before = {CALLER_TAG: call.caller.local, CALLEE_TAG: call.callee.local}
         self._old_session = call.session
+        self._session = call.session
+        """The session that the legs are brought to."""
         self._source_instance = call.relay_instance
         self._reserved = False
         self._tries = 0
@@ -373,9 +380,12 @@ class Move:
         self._callee = LegMove(b2bua, self, call.callee)
 
     @property
-    def target_lost(self) -> bool:
-        """Whether the relay that the call is now on was lost meanwhile."""
-        return self._b2bua.failover.is_lost(self.call)
+    def overtaken(self) -> bool:
+        """Whether what it has to offer is of no use any more.
+
+        The target was lost, or a party's own exchange has brought the call to yet another relay.
+        """
+        return self.call.session != self._session or self._b2bua.failover.is_lost(self.call)
 
     # --- PREPARING --------------------------------------------------------------------------------------------------
 
@@ -426,6 +436,7 @@ class Move:
             self._other_target(session, problem, FAILED_RESULT if outputs is not None else NO_RELAY, now)
             return
         self.outputs = outputs
+        self._session = session
         if self._reserved:
             b2bua.attach(call, self.target, session)
             self._reserved = False
@@ -485,7 +496,7 @@ class Move:
         if self._caller.pending or self._callee.pending:
             return
         failed = [part for part in (self._caller, self._callee) if part.state == FAILED]
-        if self.target_lost:
+        if self.overtaken and (failed or self._b2bua.failover.is_stranded(self.call)):
             self._finish(AGAIN, "the target was lost meanwhile", now)
         elif failed:
             self._some_failed(failed, now)
@@ -518,14 +529,14 @@ class Move:
             return
         self._caller.changed = self._callee.changed = False
         self.state = SETTLING
-        self.target = relay
+        self.target, self._session = relay, self.call.session
         self._replay(relay, self.call.session, self._told, now)
 
     def _told(self, session: str, outputs: tuple[bytes, bytes] | None, error: str, now: float) -> None:
         if self.call.bridge is not None:
             self.call.bridge.resume(now)
         if outputs is None:
-            result = AGAIN if self.target_lost else MOVED
+            result = AGAIN if self.overtaken else MOVED
             self._finish(result, f"the relay was not told of a changed answer: {error}", now)
             return
         for part, sdp in ((self._caller, outputs[0]), (self._callee, outputs[1])):
@@ -565,7 +576,7 @@ class Move:
         b2bua.fleet.reserve(source)
         b2bua.delete_session(call.relay, call.session, now)
         b2bua.attach(call, source, self._old_session)
-        self.target = source
+        self.target, self._session = source, self._old_session
         parts = (self._caller, self._callee)
         for part in parts:
             if part.state == FAILED:

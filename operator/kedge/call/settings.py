@@ -22,6 +22,8 @@ class CallSettings:
     """Seconds: Retry-After of a 503 that is owed to a limit."""
     answer_timeout: float = 4.0
     """Seconds without any response to a re-INVITE of ours, after which the party counts as not answering."""
+    final_timeout: float = 20.0
+    """Seconds from a provisional response to a re-INVITE of ours until the party counts as not answering."""
     ring_timeout: float = 180.0
     """Seconds from the INVITE until an unanswered call is given up with 408 (RFC 3261 section 16.6, Timer C)."""
     busy_timeout: float = 2.0

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from kedge.base.address import Address
 from kedge.base.timers import Timer, TimerTarget
-from kedge.call.call import CALLEE_TAG, CALLER_TAG, Call, Then
+from kedge.call.call import CALLEE_TAG, CALLER_TAG, Call
 from kedge.call.endings import Acker, Leftover
 from kedge.call.leg import ALLOW, Leg
 from kedge.call.legs import callee_leg, caller_leg
@@ -313,17 +313,13 @@ class Setup(ClientOwner, TimerTarget):
             self._answer_at_relay(answer, response, now)
 
     def _answer_at_relay(self, answer: bytes, response: Response, now: float) -> None:
-        relay, call = self.call.relay, self.call
-        if relay is None:
-            self._no_relay(now)
-            return
+        call = self.call
         self._relay_busy = True
 
         def answered(reply: RelayReply, now: float) -> None:
-            if call.alive:
-                self._answered(answer, response, reply, now)
+            self._answered(answer, response, reply, now)
 
-        relay.client.answer(call.session, CALLER_TAG, CALLEE_TAG, answer, Then(answered), 0, now)
+        self._b2bua.answer(call, CALLER_TAG, CALLEE_TAG, answer, answered, now)
 
     def _answered(self, answer: bytes, response: Response, reply: RelayReply, now: float) -> None:
         if reply.sdp is not None:
@@ -355,8 +351,7 @@ class Setup(ClientOwner, TimerTarget):
     ) -> None:
         """Give both descriptions to another relay; ``done`` gets what it has for the offerer."""
         call = self.call
-        relay = self._take_relay(now)
-        if relay is None:
+        if self._take_relay(now) is None:
             self._no_relay(now)
             return
         self._relay_busy = True
@@ -365,11 +360,9 @@ class Setup(ClientOwner, TimerTarget):
             if reply.sdp is None:
                 self._replay(offerer, offer, answerer, answer, done, now)
             else:
-                relay.client.answer(call.session, offerer, answerer, answer, Then(answered), 0, now)
+                self._b2bua.answer(call, offerer, answerer, answer, answered, now)
 
         def answered(reply: RelayReply, now: float) -> None:
-            if not call.alive:
-                return
             if reply.sdp is None:
                 self._replay(offerer, offer, answerer, answer, done, now)
             else:
@@ -453,17 +446,15 @@ class Setup(ClientOwner, TimerTarget):
         call = self.call
 
         def answered(reply: RelayReply, now: float) -> None:
-            if not call.alive:
-                return
             if reply.sdp is None:
                 self._late_answer_elsewhere(answer, now)
             else:
                 self._late_answered(answer, call.session, reply.sdp, now)
 
-        if call.relay is None or self._b2bua.failover.is_lost(call):
+        if self._b2bua.failover.is_lost(call):
             self._late_answer_elsewhere(answer, now)
         else:
-            call.relay.client.answer(call.session, CALLEE_TAG, CALLER_TAG, answer, Then(answered), 0, now)
+            self._b2bua.answer(call, CALLEE_TAG, CALLER_TAG, answer, answered, now)
 
     def _late_answer_elsewhere(self, answer: bytes, now: float) -> None:
         """The relay was lost while the caller thought: the callee's ACK carries another, the caller is told after."""

@@ -100,6 +100,16 @@ def same_addresses(one: bytes, other: bytes) -> bool:
     return [first.address_of(media) for media in first.media] == [second.address_of(media) for media in second.media]
 
 
+def is_plausible(output: bytes, given: bytes) -> bool:
+    """Whether a relay can have made ``output`` of ``given``: whole, with as many m-lines. Parses nothing."""
+    return (
+        output.startswith(b"v=0")
+        and b"\no=" in output
+        and output.endswith(b"\n")
+        and output.count(b"\nm=") == given.count(b"\nm=")
+    )
+
+
 def check_relay_output(output: bytes, local: bytes, remote: bytes) -> None:
     """Check what a relay gave for a leg against the leg's in-force pair, before it is sent.
 
