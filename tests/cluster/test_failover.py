@@ -90,9 +90,7 @@ async def all_hear(kedge: KedgeInCluster, phones: PhoneProcess, calls: int = CAL
     assert (await phones.report()).talking() == calls
 
 
-async def test_a_killed_container_loses_no_call(
-    own_lab: Lab, kedge: KedgeInCluster, phones: PhoneProcess
-) -> None:
+async def test_a_killed_container_loses_no_call(own_lab: Lab, kedge: KedgeInCluster, phones: PhoneProcess) -> None:
     await phones.place_calls(CALLS, rtp=True)
     victim = busiest(kedge)
     pod = pod_of(kedge, victim)
@@ -116,15 +114,10 @@ async def test_a_node_cut_off_loses_no_call(own_lab: Lab, kedge: KedgeInCluster,
     await phones.place_calls(CALLS, rtp=True)
     victim = busiest(kedge)
     node = pod_of(kedge, victim)["spec"]["nodeName"]
-    gone = {
-        one["name"] for one in kedge.snapshot()["relays"] if pod_of(kedge, one)["spec"]["nodeName"] == node
-    }
-    if len(gone) == 2:
-        # Most of the relays of the set vanish at once: Kedge must suspect its own network first, and does. The API
-        # confirms the loss when the node is NotReady: the slowest witness.
-        within = 60.0
-    else:
-        within = 10.0
+    gone = {one["name"] for one in kedge.snapshot()["relays"] if pod_of(kedge, one)["spec"]["nodeName"] == node}
+    # Most of the relays of a set that vanish at once let Kedge suspect its own network first. The API confirms the loss
+    # when the node is NotReady: the slowest witness.
+    within = 60.0 if len(gone) == 2 else 10.0
     own_lab.cut_node(node)
     try:
         kedge.until(

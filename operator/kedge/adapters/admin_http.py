@@ -148,21 +148,21 @@ class AdminApi:
 
     async def _move(self, request: web.Request) -> web.Response:
         """Move a call: ``{"relay": NAME}``."""
-        body = await _body(request)
+        body = await body_of(request)
         relay = body.get("relay")
         if not isinstance(relay, str) or not relay:
-            return _problem(400, 'the body must be {"relay": NAME}')
+            return problem(400, 'the body must be {"relay": NAME}')
         return await self._fulfil(CallWish(call=request.match_info["call"], relay=relay))
 
     async def _terminate(self, request: web.Request) -> web.Response:
         """Hang a call up."""
-        await _body(request)
+        await body_of(request)
         return await self._fulfil(CallWish(call=request.match_info["call"], terminate=True))
 
     async def _fulfil(self, wish: CallWish) -> web.Response:
         trouble = await self._wish(wish)
         if trouble:
-            return _problem(404 if trouble.startswith("there is no call") else 409, trouble)
+            return problem(404 if trouble.startswith("there is no call") else 409, trouble)
         return web.json_response({"accepted": True}, status=202)
 
 
@@ -178,7 +178,7 @@ def _chosen(calls: Iterable[CallRecord], request: web.Request) -> Iterable[CallR
             yield call
 
 
-async def _body(request: web.Request) -> dict[str, Any]:
+async def body_of(request: web.Request) -> dict[str, Any]:
     """Return the object that a POST carries; an empty body is an empty object."""
     if request.content_type != "application/json":
         raise web.HTTPUnsupportedMediaType(text="Content-Type must be application/json\n")
@@ -192,7 +192,8 @@ async def _body(request: web.Request) -> dict[str, Any]:
     return data
 
 
-def _problem(status: int, text: str) -> web.Response:
+def problem(status: int, text: str) -> web.Response:
+    """Return a response that says what is wrong, in plain words."""
     return web.json_response({"error": text}, status=status)
 
 

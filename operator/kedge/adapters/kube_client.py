@@ -81,6 +81,12 @@ class KubeClient:
         namespace = manifest["metadata"]["namespace"]
         return await self._request("POST", kind.path(namespace), {"fieldManager": FIELD_MANAGER}, manifest)
 
+    async def replace(self, kind: Kind, manifest: Manifest) -> Manifest:
+        """Put the manifest in the place of the object; a conflict unless that has the manifest's resourceVersion."""
+        metadata = manifest["metadata"]
+        path = kind.path(metadata["namespace"], metadata["name"])
+        return await self._request("PUT", path, {"fieldManager": FIELD_MANAGER}, manifest)
+
     async def apply(self, kind: Kind, manifest: Manifest) -> Manifest:
         """Make what the manifest says so by server-side apply, taking the fields from whoever has them."""
         metadata = manifest["metadata"]

@@ -20,6 +20,7 @@ from kedge.adapters.admin_http import AdminApi, EventFeed
 from kedge.adapters.http_server import HttpServer, health_routes, metrics_routes
 from kedge.adapters.log import event_logger
 from kedge.adapters.metrics import registry_of
+from kedge.adapters.steering_http import SteeringApi
 from kedge.api.settings import Settings
 from kedge.base.address import Address, format_address
 from kedge.base.errors import KedgeError
@@ -27,8 +28,9 @@ from kedge.cli.compose import signaling_of
 from kedge.controller.status import RECORDS_LIMITED_COUNTER
 from kedge.ports.ports import CallStore, CallWish, RelayInventory
 from kedge.ports.records import SignalingSnapshot
-from kedge.relay.model import InventorySnapshot
+from kedge.relay.model import Intent, InventorySnapshot
 from kedge.runtime.bookkeeper import Bookkeeper
+from kedge.runtime.planner import Planner
 from kedge.runtime.supervision import keep_running
 from kedge.runtime.thread import SignalingThread, tune
 
@@ -98,6 +100,8 @@ class SignalingProcess:
         self._books = Bookkeeper(parts.replica, parts.store)
         self._published = Published(self._books, parts.limited)
         self._signaling = signaling_of(settings, self._books, namespace=parts.namespace)
+        self._planner = Planner(self._signaling, self._books)
+        self._books.on_progress(self._planner.progress)
         self._applied = False
         self._was_ready = False
 
@@ -119,6 +123,7 @@ class SignalingProcess:
             for close in self._parts.close:
                 stack.push_async_callback(close)
             stack.callback(thread.stop)
+            self._signaling.on_drain = lambda: loop.call_soon_threadsafe(self._planner.wake)
             _log.info("SIP is served on %s", format_address(self._bind(thread)))
             await self._open_http(thread, events, stack)
             stack.callback(events.close)
@@ -147,6 +152,7 @@ class SignalingProcess:
         if self._settings.admin is not None:
             wanted["admin"] = (self._settings.admin.address, self._settings.admin.port)
             routes["admin"] = AdminApi(self._published, self._wish, events).routes()
+            routes["admin"] = [*routes["admin"], *SteeringApi(self._planner, self._wish_intent).routes()]
         if self._settings.metrics is not None:
             wanted["metrics"] = (self._settings.metrics.address, self._settings.metrics.port)
             routes["metrics"] = metrics_routes(registry_of(self._published))
@@ -173,15 +179,24 @@ class SignalingProcess:
                 signaling.post(lambda now: self._note(one, signaling.wish(one, now)))
 
             found.append(Beside(name="the store of calls", run=lambda: store.run(wish)))
+        found.append(Beside(name="the planner", run=self._planner.run))
         return [*found, *(make(self._published.without_calls) for make in parts.beside)]
 
     def _apply(self, snapshot: InventorySnapshot) -> None:
         self._signaling.apply(snapshot)
+        self._planner.apply(snapshot)
         if not self._applied:
             self._signaling.post(self._note_applied)  # behind it: an inventory on its way is not yet known
 
     def _note_applied(self, now: float) -> None:
         self._applied = True
+
+    async def _wish_intent(self, relay: str, relay_set: str, intent: Intent) -> str:
+        trouble = await self._signaling.call(lambda now: self._signaling.wish_intent(relay, relay_set, intent, now))
+        if not trouble:
+            _log.info("asked to have relay %s in intent %s", relay, intent.value, extra={"relay": relay})
+            self._planner.wake()
+        return trouble
 
     async def _wish(self, wish: CallWish) -> str:
         return await self._signaling.call(lambda now: self._note(wish, self._signaling.wish(wish, now)))

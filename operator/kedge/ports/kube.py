@@ -80,6 +80,7 @@ POD_KIND: Final = Kind("", "v1", "Pod", "pods")
 DEPLOYMENT_KIND: Final = Kind("apps", "v1", "Deployment", "deployments")
 DISRUPTION_BUDGET_KIND: Final = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
 NETWORK_POLICY_KIND: Final = Kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies")
+LEASE_KIND: Final = Kind("coordination.k8s.io", "v1", "Lease", "leases")
 EVENT_KIND: Final = Kind("events.k8s.io", "v1", "Event", "events")
 
 

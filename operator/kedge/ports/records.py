@@ -41,7 +41,7 @@ class AnchorRecord:
     duration: float
     """Seconds from the decision to the last ACK."""
     gap: float
-    """Seconds, at most, that media stood still: from the last sign of life of the old relay to the last ACK. 0 when the old relay lived."""
+    """Seconds, at most, without media: from the old relay's last sign of life to the last ACK; 0 if the relay lived."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +105,7 @@ class RelayRecord:
     intent: str = "Serve"
     """Serve, Cordon or Drain: what is wanted of it."""
     media_ready: bool | None = None
-    """Whether a canary has passed through this instance, for the readiness gate; None: none has ended yet, or none runs."""
+    """Whether a canary has passed through this instance, for the readiness gate; None: none has ended, or none runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

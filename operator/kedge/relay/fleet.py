@@ -207,11 +207,22 @@ class Fleet:
             self._add(description, now)
         self._serving.clear()
         for relay, intent in zip(known, had, strict=True):
-            self.publish(relay, now)
-            if relay.intent is Intent.DRAIN and intent is not Intent.DRAIN and relay.state is not RelayState.DOWN:
-                self.listener.on_relay_drain(relay, now)
+            self._intent_changed(relay, intent, now)
             self.review_canary(relay, now)
             self._let_go(relay, now)
+
+    def wish(self, relay: Relay, intent: Intent, now: float) -> None:
+        """Take what a person wants of a relay, beside what the inventory says: the stronger of both holds."""
+        had = relay.intent
+        relay.wish = intent
+        relay.intent = _stronger(Intent.DRAIN if relay.removed else relay.description.intent, intent)
+        self._serving.clear()
+        self._intent_changed(relay, had, now)
+
+    def _intent_changed(self, relay: Relay, had: Intent, now: float) -> None:
+        self.publish(relay, now)
+        if relay.intent is Intent.DRAIN and had is not Intent.DRAIN and relay.state is not RelayState.DOWN:
+            self.listener.on_relay_drain(relay, now)
 
     def _policy(self, key: str) -> RelaySetPolicy:
         return self.sets.get(key) or RelaySetPolicy(key=key)
@@ -241,7 +252,7 @@ class Fleet:
             relay.intent = Intent.DRAIN
             return
         readdressed = description.control != relay.description.control
-        relay.description, relay.intent = description, description.intent
+        relay.description, relay.intent = description, _stronger(description.intent, relay.wish)
         relay.policy = self._policy(description.relay_set)
         relay.health.policy = relay.policy.health
         relay.health.set_backend(ready=description.backend_ready)
@@ -353,6 +364,12 @@ class Fleet:
             relay.client.abort(now)
             if relay.health.was_ready or relay.sessions > 0:
                 self.listener.on_relay_lost(relay, relay.reason, now)
+
+
+def _stronger(one: Intent, other: Intent) -> Intent:
+    """Return the intent that takes more away: Drain over Cordon over Serve."""
+    order = (Intent.SERVE, Intent.CORDON, Intent.DRAIN)
+    return max(one, other, key=order.index)
 
 
 def _state_of(relay: Relay) -> tuple[RelayState, str, str]:

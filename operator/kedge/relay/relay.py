@@ -23,6 +23,7 @@ class Relay:
         "sessions",
         "since",
         "state",
+        "wish",
     )
 
     def __init__(
@@ -42,6 +43,8 @@ class Relay:
         """Calls of this process on it, reserved ones included."""
         self.intent = description.intent
         """What is wanted of it; a relay that is gone from the inventory drains."""
+        self.wish = Intent.SERVE
+        """What a person has asked for at the admin API; holds until it is taken back or the process ends."""
         self.removed = False
         """Whether it is gone from the inventory; it is kept until no call is on it."""
 

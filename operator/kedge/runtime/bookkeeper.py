@@ -24,6 +24,7 @@ from kedge.ports.records import (
     Condition,
     EventRecord,
     FailoverRecord,
+    ProgressRecord,
     RelayRecord,
     SignalingSnapshot,
 )
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 _RECORDS_AT_ONCE: Final = 200
 _EVENTS_KEPT: Final = 500
+_MOVABLE: Final = Condition(status=True, reason="InDialog")
+_NOT_MOVABLE: Final = Condition(status=False, reason="NotEstablished")
 _FREEZE_EVERY: Final = 300
 """SIP messages after which the garbage collector is told to leave alone what lives."""
 _THAW_EVERY: Final = 600.0
@@ -55,6 +58,7 @@ class Bookkeeper(Observer):
         "_frozen_at",
         "_layer",
         "_listeners",
+        "_progress",
         "_records",
         "_relays",
         "_reports",
@@ -82,10 +86,15 @@ class Bookkeeper(Observer):
         self._events: deque[EventRecord] = deque(maxlen=_EVENTS_KEPT)
         self._listeners: list[Callable[[EventRecord], None]] = []
         self._frozen_at = self._thawed_at = 0.0
+        self._progress: Callable[[], tuple[ProgressRecord, ...]] = tuple
 
     def attach(self, b2bua: B2bua, layer: TransactionLayer, fleet: Fleet) -> None:
         """Know whose books these are; called once, at start."""
         self._b2bua, self._layer, self._fleet = b2bua, layer, fleet
+
+    def on_progress(self, progress: Callable[[], tuple[ProgressRecord, ...]]) -> None:
+        """Have ``progress`` asked for how far drains and rebalances are, from any thread."""
+        self._progress = progress
 
     def on_event(self, listener: Callable[[EventRecord], None]) -> None:
         """Have ``listener`` called with each event, on the signaling thread: it must return at once."""
@@ -178,6 +187,11 @@ class Bookkeeper(Observer):
         """End its record."""
         self._relays.pop(relay.uid, None)
 
+    def relay_changed(self, relay: Relay) -> None:
+        """Bring its record up to date: something else than its state has changed."""
+        if relay.uid in self._relays:
+            self._relays[relay.uid] = self._relay_record(relay)
+
     def relay_state(self, relay: Relay, old: RelayState, now: float) -> None:
         """Bring its record up to date, and say so."""
         self._relays[relay.uid] = self._relay_record(relay)
@@ -263,7 +277,7 @@ class Bookkeeper(Observer):
                 source=anchor.source, target=anchor.target, reason=anchor.reason, result=anchor.result,
                 at=anchor.at + self._wall, duration=anchor.duration, gap=anchor.gap,
             ),
-            movable=Condition(status=call.state == ACTIVE, reason="InDialog" if call.state == ACTIVE else "NotEstablished"),
+            movable=_MOVABLE if call.state == ACTIVE else _NOT_MOVABLE,
             anchored=Condition(status=good, reason=call.anchored_reason, message=call.anchored_message),
         )  # fmt: skip
 
@@ -273,7 +287,8 @@ class Bookkeeper(Observer):
             uid=relay.uid, name=relay.name, relay_set=relay.relay_set, address=format_address(description.control),
             state=relay.state.value, reason=relay.reason, message=relay.message, since=relay.since + self._wall,
             sessions=relay.sessions, instance=relay.instance, node=description.node, zone=description.zone,
-            media_ready=relay.media_ready,
+            weight=description.weight, capacity=relay.policy.placement.max_sessions_per_relay,
+            intent=relay.intent.value, media_ready=relay.media_ready,
         )  # fmt: skip
 
     # --- what others read -------------------------------------------------------------------------------------------
@@ -283,8 +298,12 @@ class Bookkeeper(Observer):
         return SignalingSnapshot(
             replica=self.replica, at=time.time(), relays=tuple(self._relays.values()),
             calls=tuple(self._records.values()) if calls else (), failovers=tuple(self._reports.values()),
-            events=tuple(self._events), counters=self.counters(),
+            progress=self._progress(), events=tuple(self._events), counters=self.counters(),
         )  # fmt: skip
+
+    def record(self, call: str) -> CallRecord | None:
+        """Return the record of one call, by Kedge's name of it; from any thread."""
+        return self._records.get(call)
 
     def counters(self) -> dict[str, int]:
         """Return the counters of the transaction layer, and how many calls there are."""
@@ -302,8 +321,8 @@ class Bookkeeper(Observer):
 
 
 _METHODS: Final = frozenset({
-    "INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "REGISTER", "UPDATE", "INFO", "MESSAGE", "NOTIFY", "REFER", "SUBSCRIBE",
-    "PUBLISH", "PRACK",
+    "INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "REGISTER", "UPDATE", "INFO", "MESSAGE", "NOTIFY", "REFER",
+    "SUBSCRIBE", "PUBLISH", "PRACK",
 })  # fmt: skip
 
 

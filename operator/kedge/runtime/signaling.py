@@ -24,7 +24,7 @@ from kedge.call.settings import CallSettings
 from kedge.ports.ports import CallWish
 from kedge.ports.sockets import Batch, RelaySocket, RtpSockets, SipSocket, SocketFactory
 from kedge.relay.fleet import Fleet, FleetListener, Relay
-from kedge.relay.model import InventorySnapshot, RelayState
+from kedge.relay.model import Intent, InventorySnapshot, RelayState
 from kedge.relay.ng_client import NgSettings
 from kedge.runtime.bookkeeper import Bookkeeper
 from kedge.sip.timers import TimerSettings
@@ -67,6 +67,8 @@ class Signaling(FleetListener):
         self._sip: SipSocket | None = None
         self._rtp: RtpSockets | None = None
         self._tick_at = 0.0
+        self.on_drain: Callable[[], object] | None = None
+        """Called on the loop when a relay is to drain: the planner's wake-up."""
         self.b2bua: B2bua
         self.fleet: Fleet
         self.layer: TransactionLayer
@@ -271,8 +273,12 @@ class Signaling(FleetListener):
         self.b2bua.failover.relay_lost(relay, "RelayRestarted", now)
 
     def on_relay_drain(self, relay: Relay, now: float) -> None:
-        """Move its calls while it lives."""
-        self.b2bua.failover.relay_drains(relay, now)
+        """Have a plan made that moves its calls while it lives; without a planner they go as those of a lost one."""
+        self.bookkeeper.relay_changed(relay)
+        if self.on_drain is not None:
+            self.on_drain()
+        else:
+            self.b2bua.failover.relay_drains(relay, now)
 
     def on_relay_state(self, relay: Relay, old: RelayState, now: float) -> None:
         """Note it; calls that wait for a relay may have one now."""
@@ -292,6 +298,15 @@ class Signaling(FleetListener):
             return self._rtp.addresses(relay.description.control)
         except OSError:
             return None  # no way there just now: asked again
+
+    def wish_intent(self, name: str, relay_set: str, intent: Intent, now: float) -> str:
+        """Take what a person wants of a relay, on the loop. Return an empty string, or why it cannot be."""
+        found = [one for one in self.fleet.relays.values() if one.name == name and relay_set in ("", one.relay_set)]
+        if len(found) != 1:
+            return f"{len(found)} relays are called {name}" if found else f"there is no relay {name}"
+        self.fleet.wish(found[0], intent, now)
+        self.bookkeeper.relay_changed(found[0])
+        return ""
 
     # --- wishes -----------------------------------------------------------------------------------------------------
 

@@ -124,7 +124,8 @@ class Dialog:
         tag = f";tag={self.remote_tag}" if self.remote_tag else ""
         routes = "".join(f"Route: {route}\r\n" for route in self.route_set)
         self._fixed = (
-            f"Max-Forwards: {self.max_forwards}\r\n{routes}From: {self.local};tag={self.local_tag}\r\nTo: {self.remote}{tag}\r\n"
+            f"Max-Forwards: {self.max_forwards}\r\n{routes}From: {self.local};tag={self.local_tag}\r\n"
+            f"To: {self.remote}{tag}\r\n"
             f"Call-ID: {self.call_id}\r\nContact: {self.contact}\r\n"
         )
 
