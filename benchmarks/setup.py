@@ -29,7 +29,7 @@ from tests.kit.processes import dying_with_parent, end
 _HOLD = 2.0
 """Seconds from answer to BYE."""
 _WARM_UP = 40.0
-"""Seconds of load before memory is taken for the first time; half of the load if that is shorter."""
+"""Seconds of load before memory is taken for the first time; two thirds of the load if that is shorter."""
 _SAMPLE = 10.0
 """Seconds between two looks at the memory."""
 
@@ -128,7 +128,7 @@ async def run(rate: int, seconds: int, folder: Path) -> tuple[dict[str, Figure],
 async def _memory(system: System, seconds: float) -> tuple[float, str]:
     """Return the memory after the warm-up in MB, and all that was seen on the way."""
     began = time.monotonic()
-    warm_up, start = min(_WARM_UP, seconds / 2), 0.0
+    warm_up, start = min(_WARM_UP, seconds * 2 / 3), 0.0
     seen: list[str] = []
     for when in sorted({warm_up, *(i * _SAMPLE for i in range(1, int(seconds / _SAMPLE)))}):
         await asyncio.sleep(began + when - time.monotonic())
