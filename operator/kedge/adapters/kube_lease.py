@@ -35,7 +35,7 @@ class LeaseApi(Protocol):
 
 
 class KubeLease:
-    """The Lease ``name`` in ``namespace``. It has ``api`` for itself, since the lead must not wait for other requests."""
+    """The Lease ``name`` in ``namespace``. ``api`` is for it alone: the lead must not wait for other requests."""
 
     def __init__(self, api: LeaseApi, *, namespace: str, name: str) -> None:
         self._api = api
