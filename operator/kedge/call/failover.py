@@ -216,8 +216,13 @@ class Failover(TimerTarget):
         if call.id in self.wants or self.is_stranded(call) or self._drains(call):
             self._look_at(call, now)
 
+    def leg_free(self, call: Call, now: float) -> None:
+        """A re-INVITE that a move had given up has ended: what waits for the leg may begin."""
+        if call.id in self.wants and call.move is None:
+            self._look_at(call, now)
+
     def settled(self, call: Call, now: float) -> None:
-        """A party's own exchange, or one of ours, has ended: go on with what waited for it."""
+        """A party's own exchange has ended: go on with what waited for it, or was left undone by it."""
         if call.move is not None:
             call.move.resume(now)
         if call.move is not None or call.state != ACTIVE:

@@ -209,7 +209,7 @@ class LegMove(ClientOwner, TimerTarget):
         if call.bridge is not None:
             call.bridge.resume(now)
         elif self._move is None and call.alive:
-            self._b2bua.failover.settled(call, now)
+            self._b2bua.failover.leg_free(call, now)
 
     def _acknowledge(self, response: Response) -> None:
         dialog, b2bua = self.leg.dialog, self._b2bua

@@ -260,7 +260,7 @@ class Party(ClientOwner, TimerTarget):
             if response.is_provisional:
                 self.note(f"got {response.status}")
             elif tx is not self.uac:
-                if response.is_success and tx.method == "INVITE":
+                if response.is_success and tx.method == "INVITE" and self.acks:
                     self._ack(response.cseq, b"")
             else:
                 self._final(tx, response, now)
