@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,13 @@ from kubernetes.aio import config as kube_config
 from kedge.adapters.kube_calls import KubeCallStore
 from kedge.adapters.kube_client import KubeClient
 from kedge.adapters.kube_inventory import KubeInventory
+from kedge.adapters.kube_lease import KubeLease
 from kedge.adapters.kube_view import SIGNALING_SELECTOR, HttpView, InProcessView
 from kedge.api.settings import Settings
 from kedge.cli.process import Beside, Parts, StartError, replica_name
+from kedge.controller.fenced import FencedKube
+from kedge.controller.leadership import Elector, LeaseTimes
+from kedge.controller.leading import Leadership
 from kedge.controller.manifests import ManifestSettings
 from kedge.controller.operator import Operator, OperatorSettings
 from kedge.ports.kube import KubeError
@@ -63,23 +68,39 @@ class Cluster:
 
     def operator_beside(self, snapshot: Callable[[], SignalingSnapshot]) -> Beside:
         """Return the operator for a process that has signaling in it."""
-        return Beside(name="the operator", run=lambda: self._operator(self.client(), InProcessView(snapshot)).run())
 
-    def operator(self) -> Operator:
+        async def run() -> None:
+            leadership = self.leadership()
+            await leadership.run(lambda: self._operator(self.client(), InProcessView(snapshot), leadership).run())
+
+        return Beside(name="the operator", run=run)
+
+    def operator(self, leadership: Leadership) -> Operator:
         """Return an operator that asks signaling pods over HTTP; a new one for each run."""
         client = self.client()
         admin = self.settings.admin
         port = admin.port if admin is not None else 0
-        return self._operator(client, HttpView(client, namespace=self.namespace, port=port))
+        return self._operator(client, HttpView(client, namespace=self.namespace, port=port), leadership)
 
-    def _operator(self, client: KubeClient, view: SignalingView) -> Operator:
+    def leadership(self) -> Leadership:
+        """Return a candidate for the lead of operators; a new one for each run, as none can come back."""
+        wanted = self.settings.kube.leadership
+        times = LeaseTimes(
+            duration=wanted.lease_duration, renew_deadline=wanted.renew_deadline, retry=wanted.retry
+        )  # fmt: skip
+        identity = f"{replica_name(self.settings)}_{secrets.token_hex(8)}"
+        return Leadership(
+            Elector(identity, times), KubeLease(self.client(), namespace=self.namespace, name=wanted.lease)
+        )  # fmt: skip
+
+    def _operator(self, client: KubeClient, view: SignalingView, leadership: Leadership) -> Operator:
         labels = dict(one.split("=", 1) for one in SIGNALING_SELECTOR.split(","))
         manifests = ManifestSettings(
             image=self.options.relay_image, signaling_labels=labels, signaling_namespace=self.namespace,
             signaling_networks=self.options.signaling_networks,
         )  # fmt: skip
         settings = OperatorSettings(manifests=manifests, namespace=self.namespace, resync=self.settings.kube.resync)
-        return Operator(settings, client, view)
+        return Operator(settings, FencedKube(client, lambda: leadership.leads), view)
 
 
 async def cluster_of(settings: Settings, options: ClusterOptions) -> Cluster:

@@ -160,7 +160,8 @@ Example:
 def operator(settings: Path | None, **cluster: Any) -> None:
     """Run the operator alone: RelaySets become relay pods, and their status tells what signaling sees.
 
-    No SIP goes through it, and no failover waits for it. Let one run at a time.
+    No SIP goes through it, and no failover waits for it. Of several, one acts: the one that holds the
+    Lease; the others stand by.
     """
     from kedge.cli import roles
     from kedge.cli.cluster import ClusterOptions

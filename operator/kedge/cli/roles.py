@@ -25,6 +25,7 @@ from kedge.api.settings import Settings
 from kedge.base.address import format_address
 from kedge.cli.cluster import Cluster, ClusterOptions, cluster_of
 from kedge.cli.process import Parts, SignalingProcess, StartError, replica_name
+from kedge.controller.leading import Leadership
 from kedge.controller.operator import Operator
 from kedge.runtime.supervision import keep_running
 
@@ -121,17 +122,24 @@ def _serve(
 
 
 async def _run_operator(settings: Settings, cluster: Cluster) -> int:
-    """Run the operator until a signal; ``/readyz`` says whether it is at work just now."""
+    """Run the operator until a signal; ``/readyz`` says whether it acts, or stands by while another does."""
     end = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end.set)
+    candidate: list[Leadership] = []
     current: list[Operator] = []
 
-    async def run() -> None:
-        current[:] = [cluster.operator()]
+    async def work() -> None:
+        current[:] = [cluster.operator(candidate[0])]
         await current[0].run()
 
+    async def run() -> None:
+        candidate[:] = [cluster.leadership()]
+        await candidate[0].run(work)
+
     def readiness() -> str:
+        if candidate and not candidate[0].leads and candidate[0].holder:
+            return ""  # another leads, or did when the API server was last heard
         return "" if current and current[0].alive else "the operator is not at work"
 
     async with contextlib.AsyncExitStack() as stack:

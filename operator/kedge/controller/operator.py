@@ -1,8 +1,8 @@
 """The operator: takes keys from the queue, looks, decides by ``reconcile``, and does what came out.
 
 Three things fill the queue: kopf's watches, what signaling tells (asked every second), and a resync. No call depends
-on any of it: the API server may be away for as long as it likes, and keys wait. One operator acts at a time; until
-there is a Lease to say which, there must be one replica.
+on any of it: the API server may be away for as long as it likes, and keys wait. Of several operators, one runs at a
+time: the one that leads (``leading``), and its writes are fenced off as soon as it does not (``fenced``).
 """
 
 from __future__ import annotations
