@@ -223,6 +223,8 @@ class B2bua(ServerUser):
         self.fleet.reserve(relay)
         self.delete_session(call.relay, call.session, now)
         self.attach(call, relay, call.new_session())
+        if call.state == ACTIVE:
+            self.observer.call_changed(call, now)
 
     def offer(
         self, call: Call, from_tag: str, to_tag: str, sdp: bytes, step: Callable[[RelayReply, float], None], now: float
