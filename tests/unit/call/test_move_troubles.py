@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from tests.unit.call.phones import Party, address_of
+from tests.unit.call.phones import Party, Reply, address_of
 from tests.unit.call.world import CALLEE, CALLER, KEDGE, Packet, Talk, World
 
 from kedge.relay.model import FailoverPolicy, Intent
@@ -177,7 +177,7 @@ def test_offer_is_refused_with_491_when_ours_on_the_other_leg_takes_longer_than_
     assert b"a=sendonly" in talk.callee.remote
 
 
-def slow(world: World, seconds: float) -> object:
+def slow(world: World, seconds: float) -> Reply:
     """A reply that the phone gives ``seconds`` later."""
 
     def reply(party: Party, request: Request) -> Response | None:
