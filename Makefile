@@ -35,7 +35,7 @@ picture: venv ## Make docs/demo.svg anew, from a real run of the demo
 
 # --- check it ---
 
-test: lint types layers crds-check packages ## All of it: lint, types, layers, CRDs, and every test; coverage is shown
+test: lint types layers crds-check lab ## All of it: lint, types, layers, CRDs, and every test; coverage is shown
 	$(PYTEST) --cov --cov-report=term tests/unit tests/kit tests/wire tests/e2e tests/cluster
 
 lint: venv ## Check style and common mistakes (ruff)
@@ -70,15 +70,19 @@ wire: packages ## Each SIP behaviour on the wire, with real rtpengine, SIPp and 
 e2e: packages ## Relays killed, frozen and restarted under calls with audio
 	$(PYTEST) tests/e2e
 
-cluster-tests: packages ## Tests in a real Kubernetes with two nodes and rtpengine pods
+cluster-tests: lab ## Tests in a real Kubernetes with two nodes and rtpengine pods
 	$(PYTEST) tests/cluster
+
+# Kubernetes and the images of the tests: built once into ~/.cache/kedge (minutes), or found by KUBEBUILDER_ASSETS.
+lab: packages
+	$(PY) -m tests.lab build
 
 packages: venv
 	@scripts/apt-install.sh $(PACKAGES)
 
 # --- play and measure ---
 
-cluster: packages ## Start a real Kubernetes to play with (NODES=2), and leave it running
+cluster: lab ## Start a real Kubernetes to play with (NODES=2), and leave it running
 	$(PY) -m tests.lab up --nodes $(NODES)
 
 cluster-down: venv ## End what `make cluster` started
