@@ -11,7 +11,7 @@ NODES ?= 2
 CODE := operator tests demo benchmarks scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo picture test lint types layers format crds crds-check reference unit wire e2e cluster-tests \
+.PHONY: help venv demo picture test lint types layers format crds crds-check reference unit wire e2e lab cluster-tests \
 	cluster cluster-down bench bench-failover bench-setup lock packages clean
 
 help: ## List the targets
