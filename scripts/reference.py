@@ -35,7 +35,6 @@ NOT_YET: Final[Mapping[str, str]] = {
     "settings.sip.maxDatagramBytes": "",
     "settings.sip.maxForwards": "A request without Max-Forwards counts as one with 70.",
     "settings.routes[].nextHops[].weight": "Next hops are tried in the order of the list.",
-    "settings.signaling.zone": "",
     "settings.signaling.viewUrl": "",
     "settings.signaling.shutdownGrace": "At its end the process sends no BYE: media goes on.",
     "settings.signaling.commands.sweepInterval": "Sessions left at a relay that was Down are deleted when it returns.",
@@ -46,13 +45,9 @@ NOT_YET: Final[Mapping[str, str]] = {
     "spec.engine": "RTPProxy is not supported yet.",
     "spec.media.families": "Only the first family is used, for the control port.",
     "spec.media.advertise.type": "NodeExternalIP is refused by the operator.",
-    "spec.placement.zones": "",
     "spec.health.restartDetection": "RTPEngine relays are always told apart by their instance id.",
     "spec.failover.mode": "Calls always leave a lost relay by themselves.",
-    "spec.failover.rate": "It is not shared out: each signaling process may spend all of it.",
-    "spec.failover.ratePerPeer": "It is not shared out either.",
     "spec.failover.order": "Emergency calls first, the others as they were set up.",
-    "spec.rebalance": "",
     "spec.drain": "A relay pod's end is held back for 10 s.",
 }
 """Fields that are accepted and checked, but not, or not wholly, acted on; and what is done instead."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
+from kedge.api.names import REBALANCE_ANNOTATION
 from kedge.api.relayset import (
     CanaryMode,
     DrainUnmovable,
@@ -16,6 +17,7 @@ from kedge.api.relayset import (
     RecordsPolicy,
     RelaySet,
     Unmovable,
+    ZonePolicy,
 )
 from kedge.relay.model import (
     CanaryPolicy,
@@ -23,6 +25,7 @@ from kedge.relay.model import (
     Engine,
     FailoverPolicy,
     HealthPolicy,
+    Intent,
     PlacementPolicy,
     RebalancePolicy,
     RecordPolicy,
@@ -71,7 +74,9 @@ def policy_of(relay_set: RelaySet) -> RelaySetPolicy:
             hang_up_unmovable=spec.failover.unmovable is Unmovable.HANGUP,
         ),
         placement=PlacementPolicy(
-            max_sessions_per_relay=spec.placement.max_sessions_per_relay, spare_relays=spec.placement.spare_relays
+            max_sessions_per_relay=spec.placement.max_sessions_per_relay,
+            spare_relays=spec.placement.spare_relays,
+            zones=spec.placement.zones is ZonePolicy.PREFER,
         ),
         rebalance=RebalancePolicy(
             on_scale_out=spec.rebalance.mode is RebalanceMode.ON_SCALE_OUT,
@@ -84,6 +89,7 @@ def policy_of(relay_set: RelaySet) -> RelaySetPolicy:
             deadline=spec.drain.deadline, hang_up_unmovable=spec.drain.unmovable is DrainUnmovable.HANGUP
         ),
         records=_record_policy(relay_set),
+        rebalance_at=relay_set.metadata.annotations.get(REBALANCE_ANNOTATION, ""),
     )
 
 
@@ -98,6 +104,7 @@ def endpoints_of(relay_set: RelaySet) -> tuple[RelayDescription, ...]:
             control=(one.address, one.port),
             zone=one.zone,
             weight=one.weight,
+            intent=Intent(one.intent.value),
         )
         for one in relay_set.spec.endpoints
     )

@@ -120,7 +120,7 @@ class PlacementPolicy(StrEnum):
 
 
 class ZonePolicy(StrEnum):
-    """Whether a relay in the signaling process's own zone comes first."""
+    """Whether a relay in the call's zone comes first."""
 
     PREFER = "Prefer"
     IGNORE = "Ignore"
@@ -132,7 +132,8 @@ class Placement(Model):
     policy: PlacementPolicy = PlacementPolicy.LEAST_LOADED
     """LeastLoaded: the less loaded of two relays taken at random, so that replicas do not herd."""
     zones: ZonePolicy = ZonePolicy.PREFER
-    """Prefer: a relay in the signaling process's zone first, when it has room. Ignore: all are alike."""
+    """Prefer: a relay in the call's zone (the caller's peer's, else the callee's peer's, else the signaling process's)
+    first, when it has room. Ignore: all are alike."""
     max_sessions_per_relay: Annotated[int, Field(ge=1, le=1_000_000)] = 4000
     """Calls on one relay at most; past it the relay is Full."""
     spare_relays: Annotated[int, Field(ge=0, le=64)] = 1

@@ -65,6 +65,7 @@ __all__ = [
     "Drain",
     "DrainUnmovable",
     "Endpoint",
+    "EndpointIntent",
     "Engine",
     "Failover",
     "FailoverMode",
@@ -137,6 +138,14 @@ class Template(Model):
     """Further annotations of relay pods."""
 
 
+class EndpointIntent(StrEnum):
+    """What is wanted of a relay by address."""
+
+    SERVE = "Serve"
+    CORDON = "Cordon"
+    DRAIN = "Drain"
+
+
 class Endpoint(Model):
     """A relay by address."""
 
@@ -152,6 +161,8 @@ class Endpoint(Model):
     """The zone that it stands in, for placement."""
     weight: Annotated[int, Field(ge=1, le=1000)] = 100
     """Its share of calls against the other relays of the set."""
+    intent: EndpointIntent = EndpointIntent.SERVE
+    """Serve, Cordon (no new calls) or Drain (its calls move away too, as when it is taken out of the list)."""
 
 
 class Control(Model):

@@ -126,6 +126,8 @@ class Peer(Model):
     """Calls with this peer at most, refused with 503 beyond; no limit of its own when left out."""
     calls_per_second: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """New calls in a second from this peer at most, refused with 503 beyond; no limit when left out."""
+    zone: ShortText = ""
+    """The zone that it is nearest to: relays of that zone are preferred for its calls."""
 
     def covers(self, address: str, port: int) -> int:
         """How well the peer covers a source: the length of the longest prefix, -1 when it does not.
@@ -262,7 +264,10 @@ class Signaling(Model):
     replica: Annotated[str, StringConstraints(max_length=253)] = ""
     """This process's name, unique among replicas; the host's name when empty."""
     zone: ShortText = ""
-    """The zone that it stands in: relays of the same zone are preferred."""
+    """The zone that it stands in: relays of it are preferred for calls whose peers name no zone."""
+    replicas: Annotated[int, Field(ge=1, le=64)] = 1
+    """How many signaling processes serve the same RelaySets. Each takes an equal share of their rates, and of
+    maxSessionsPerRelay: none of them knows how many calls the others have on a relay."""
     view_url: Annotated[str, StringConstraints(max_length=512, pattern=HTTP_URL)] = ""
     """Where this process's view of calls and relays is read; made from the admin address when empty."""
     shutdown_grace: Annotated[float, DurationBounds(0, 3600)] = 5.0

@@ -150,9 +150,9 @@ class Bridge(ClientOwner, TimerTarget):
         if self._tries >= _RELAY_TRIES:
             return False
         self._tries += 1
-        relay = b2bua.fleet.pick(call.relay_set, avoid=call.relay)
+        relay = b2bua.fleet.pick(call.relay_set, avoid=call.relay, zone=call.zone)
         if relay is None and call.relay is not None and b2bua.failover.is_lost(call):
-            relay = b2bua.fleet.pick(call.relay_set)
+            relay = b2bua.fleet.pick(call.relay_set, zone=call.zone)
         if relay is None:
             return False
         b2bua.place(call, relay, now)

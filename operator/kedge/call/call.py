@@ -79,6 +79,7 @@ class Call:
         "setup",
         "started",
         "state",
+        "zone",
     )
 
     caller: Leg
@@ -109,6 +110,8 @@ class Call:
         """Reason of the condition Anchored: anything but Settled and AnswersDiverge means False."""
         self.anchored_message = ""
         self.emergency = False
+        self.zone = ""
+        """The zone whose relays it prefers; empty where any is as good."""
 
     @property
     def alive(self) -> bool:

@@ -409,9 +409,9 @@ class Failover(TimerTarget):
             return relay  # a leg only has to be told where the session is
         # A relay that has restarted gives its ports out again, to other calls than those whose phones still send
         # there: they would hear each other until they are told. So it is the last choice of those who leave it.
-        target = self._b2bua.fleet.pick(call.relay_set, avoid=relay)
+        target = self._b2bua.fleet.pick(call.relay_set, avoid=relay, zone=call.zone)
         if target is None and lost:
-            target = self._b2bua.fleet.pick(call.relay_set)
+            target = self._b2bua.fleet.pick(call.relay_set, zone=call.zone)
         if target is None and self.is_stranded(call) and not lost:
             target = relay  # it drains, but a leg knows nothing of it yet
         return target

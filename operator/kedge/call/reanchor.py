@@ -464,7 +464,9 @@ class Move:
         if session != self.call.session:
             b2bua.delete_session(self.target, session, now)
         self._give_back_target()
-        other = b2bua.fleet.pick(self.call.relay_set, avoid=self.target) if self._tries < _RELAY_TRIES else None
+        call, other = self.call, None
+        if self._tries < _RELAY_TRIES:
+            other = b2bua.fleet.pick(call.relay_set, avoid=self.target, zone=call.zone)
         if other is None or (other is self.call.relay and not self.source_lost):
             self._finish(result, error, now)
             return

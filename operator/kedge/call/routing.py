@@ -32,11 +32,12 @@ class Peer:
         "networks",
         "port",
         "trusted",
+        "zone",
     )
 
     def __init__(
         self, name: str, networks: tuple[Network, ...], *, port: int = 0, max_calls: int = 0,
-        calls_per_second: int = 0, trusted: bool = False,
+        calls_per_second: int = 0, trusted: bool = False, zone: str = "",
     ) -> None:  # fmt: skip
         self.name = name
         self.networks = networks
@@ -48,6 +49,8 @@ class Peer:
         """New calls from it in a second; 0 for no limit."""
         self.trusted = trusted
         """Whether P-Asserted-Identity is taken from it and given to it (RFC 3325)."""
+        self.zone = zone
+        """The zone whose relays its calls prefer; empty for none."""
         self.calls = 0
         self._allowance = float(calls_per_second)
         self._allowance_at = 0.0

@@ -14,6 +14,8 @@ class CallSettings:
     address: Address = ("127.0.0.1", 5060)
     """What stands in Via, Contact and ``o=``: where the other side reaches us."""
     user_agent: str = "Kedge"
+    zone: str = ""
+    """The zone of calls neither of whose peers names one."""
     max_calls: int = 20000
     """Calls at the same time; a further one is answered 503."""
     drop_strangers: bool = False

@@ -114,6 +114,7 @@ class Setup(ClientOwner, TimerTarget):
             return
         call = Call(f"call-{b2bua.ids.token()}", route.relay_set, now)
         call.emergency = "urn:service:sos" in request.uri or bool(request.get("Resource-Priority"))
+        call.zone = _zone_of(b2bua, peer, route)
         call.caller = caller_leg(b2bua, call, tx.source, request, peer)
         tx.data = call.setup = setup = cls(b2bua, call, tx, request, route, uri, offer)
         setup._start(now)
@@ -139,9 +140,9 @@ class Setup(ClientOwner, TimerTarget):
         if self._tries >= _RELAY_TRIES:
             return None
         self._tries += 1
-        relay = b2bua.fleet.pick(call.relay_set, avoid=call.relay)
+        relay = b2bua.fleet.pick(call.relay_set, avoid=call.relay, zone=call.zone)
         if relay is None and call.relay is not None:
-            relay = b2bua.fleet.pick(call.relay_set)
+            relay = b2bua.fleet.pick(call.relay_set, zone=call.zone)
         if relay is not None:
             b2bua.place(call, relay, now)
         return relay
@@ -553,6 +554,14 @@ class Setup(ClientOwner, TimerTarget):
         if source is not None:
             pass_headers(source, response, trusted=caller.peer.trusted and self.call.callee.peer.trusted)
         return response
+
+
+def _zone_of(b2bua: B2bua, peer: Peer, route: Route) -> str:
+    """Return the zone whose relays a call prefers: its caller's peer's, else its first next hop's, else ours."""
+    if peer.zone:
+        return peer.zone
+    callee = b2bua.routing.peer_of(route.next_hops[0])
+    return (callee.zone if callee is not None else "") or b2bua.settings.zone
 
 
 def _read(request: Request) -> tuple[SipUri, Body]:

@@ -32,7 +32,7 @@ def signaling_settings(settings: Settings) -> SignalingSettings:
         calls=CallSettings(
             user_agent=sip.user_agent, max_calls=sip.max_calls, ring_timeout=sip.ring_timeout,
             refuse_for=sip.retry_after, busy_timeout=reanchor.busy_wait, answer_timeout=reanchor.response_timeout,
-            max_offers=reanchor.max_offers,
+            max_offers=reanchor.max_offers, zone=settings.signaling.zone,
         ),
         timers=TimerSettings(t1=sip.timers.t1, t2=sip.timers.t2, t4=sip.timers.t4),
         ng=NgSettings(
@@ -53,6 +53,7 @@ def _peer(model: PeerModel) -> Peer:
     return Peer(
         model.name, tuple(ipaddress.ip_network(one) for one in model.networks), port=model.port or 0,
         max_calls=model.max_calls or 0, calls_per_second=model.calls_per_second or 0, trusted=model.trusted,
+        zone=model.zone,
     )  # fmt: skip
 
 

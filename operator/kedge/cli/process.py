@@ -183,8 +183,9 @@ class SignalingProcess:
         return [*found, *(make(self._published.without_calls) for make in parts.beside)]
 
     def _apply(self, snapshot: InventorySnapshot) -> None:
-        self._signaling.apply(snapshot)
-        self._planner.apply(snapshot)
+        share = snapshot.share(self._settings.signaling.replicas)
+        self._signaling.apply(share)
+        self._planner.apply(share)
         if not self._applied:
             self._signaling.post(self._note_applied)  # behind it: an inventory on its way is not yet known
 

@@ -154,6 +154,15 @@ class ProgressRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ZoneRecord:
+    """How many calls of a RelaySet prefer relays of one zone."""
+
+    relay_set: str
+    zone: str
+    calls: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventRecord:
     """Something that a person may want to read of: becomes a Kubernetes Event, a log line, a line of the demo."""
 
@@ -181,6 +190,8 @@ class SignalingSnapshot:
     """The last one of each RelaySet."""
     progress: tuple[ProgressRecord, ...] = ()
     """Drains and rebalances under way, and the last finished one of each RelaySet."""
+    zones: tuple[ZoneRecord, ...] = ()
+    """Calls by the zone that they prefer; those that prefer none are left out."""
     events: tuple[EventRecord, ...] = ()
     """The most recent ones, oldest first."""
     counters: dict[str, int] = field(default_factory=dict)

@@ -280,13 +280,18 @@ class Fleet:
 
     # --- placement ---
 
-    def pick(self, relay_set: str, *, avoid: Relay | None = None) -> Relay | None:
-        """Return a relay of ``relay_set`` for a new call, or None: none is Ready and has room. Reserves nothing."""
+    def pick(self, relay_set: str, *, avoid: Relay | None = None, zone: str = "") -> Relay | None:
+        """Return a relay of ``relay_set`` for a call, or None: none is Ready and has room. Reserves nothing.
+
+        One of ``zone`` comes first, where the set's policy says so.
+        """
+        if zone and not self._policy(relay_set).placement.zones:
+            zone = ""
         serving = self._serving.get(relay_set)
         if serving is None:
             serving = [relay for relay in self.relays.values() if relay.relay_set == relay_set and relay.serving]
             self._serving[relay_set] = serving
-        return pick_of_two(serving, self._rng, avoid)
+        return pick_of_two(serving, self._rng, avoid, zone)
 
     def targets(self, relay_set: str, *, avoid: Relay | None = None) -> list[Target]:
         """Return the relays of ``relay_set`` that may take calls of a lost one, for ``plan.plan_loss``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, unique
 
 from kedge.base.address import Address
@@ -107,6 +107,8 @@ class PlacementPolicy:
     max_sessions_per_relay: int = 4000
     spare_relays: int = 1
     """How many relays the set shall be able to lose and still hold all its calls."""
+    zones: bool = True
+    """Whether calls prefer relays of their zone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +162,25 @@ class RelaySetPolicy:
     rebalance: RebalancePolicy = field(default_factory=RebalancePolicy)
     drain: DrainPolicy = field(default_factory=DrainPolicy)
     records: RecordPolicy = field(default_factory=RecordPolicy)
+    rebalance_at: str = ""
+    """When somebody asked for the load to be evened out (RFC 3339); each new value is one wish. Empty for never."""
+
+    def share(self, replicas: int) -> RelaySetPolicy:
+        """Return the part of it that each of so many signaling processes may use.
+
+        What is allowed in a second, and the sessions of a relay, are divided by their number: none of them knows what
+        the others do, and yet together they never pass what the RelaySet allows.
+        """
+        if replicas <= 1:
+            return self
+        failover, placement, rebalance = self.failover, self.placement, self.rebalance
+        sessions = max(1, placement.max_sessions_per_relay // replicas)
+        return replace(
+            self,
+            failover=replace(failover, rate=failover.rate / replicas, rate_per_peer=failover.rate_per_peer / replicas),
+            placement=replace(placement, max_sessions_per_relay=sessions),
+            rebalance=replace(rebalance, rate=rebalance.rate / replicas),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,3 +189,7 @@ class InventorySnapshot:
 
     relay_sets: tuple[RelaySetPolicy, ...] = ()
     relays: tuple[RelayDescription, ...] = ()
+
+    def share(self, replicas: int) -> InventorySnapshot:
+        """Return it with each RelaySet's ``share`` for one of so many signaling processes."""
+        return replace(self, relay_sets=tuple(one.share(replicas) for one in self.relay_sets))

@@ -27,6 +27,7 @@ from kedge.ports.records import (
     ProgressRecord,
     RelayRecord,
     SignalingSnapshot,
+    ZoneRecord,
 )
 from kedge.relay.model import RelayState
 from kedge.runtime.stats import FAST_SECONDS, SECONDS, Histogram, Stats
@@ -65,6 +66,7 @@ class Bookkeeper(Observer):
         "_store",
         "_thawed_at",
         "_wall",
+        "_zones",
         "replica",
         "stats",
     )
@@ -80,6 +82,8 @@ class Bookkeeper(Observer):
         self._wall = time.time() - time.monotonic()
         """What turns the monotonic clock into Unix time."""
         self._records: dict[str, CallRecord] = {}
+        self._zones: dict[tuple[str, str], int] = {}
+        """How many of the records have which zone, by set and zone."""
         self._relays: dict[str, RelayRecord] = {}
         self._changed: dict[str, Call] = {}
         self._reports: dict[str, FailoverRecord] = {}
@@ -230,16 +234,24 @@ class Bookkeeper(Observer):
 
     def _refresh(self, call: Call) -> None:
         if call.state == ENDED:
-            self._records.pop(call.id, None)
+            gone = self._records.pop(call.id, None)
+            if gone is not None and gone.zone:
+                self._count_zone(gone, -1)
             if self._store is not None:
                 self._store.remove(call.id)
             return
         if getattr(call, "callee", None) is None:
             return  # still on its way to the callee: not yet a call to show
         record = self._call_record(call)
+        if record.zone and call.id not in self._records:
+            self._count_zone(record, 1)
         self._records[call.id] = record
         if self._store is not None:
             self._store.put(record)
+
+    def _count_zone(self, record: CallRecord, more: int) -> None:
+        key = (record.relay_set, record.zone)
+        self._zones[key] = self._zones.get(key, 0) + more
 
     def _collect_garbage(self, now: float) -> None:
         """Keep collections short: one over all that 10,000 calls are takes longer than a packet may wait.
@@ -272,7 +284,7 @@ class Bookkeeper(Observer):
             caller=_uri(call.caller.dialog.remote), callee=_uri(call.callee.dialog.remote),
             caller_peer=call.caller.peer.name, callee_peer=call.callee.peer.name, call_id=call.caller.dialog.call_id,
             started=call.started + self._wall, answered=call.answered + self._wall if call.answered else None,
-            anchors=call.anchors, emergency=call.emergency,
+            anchors=call.anchors, emergency=call.emergency, zone=call.zone,
             last_anchor=None if anchor is None else AnchorRecord(
                 source=anchor.source, target=anchor.target, reason=anchor.reason, result=anchor.result,
                 at=anchor.at + self._wall, duration=anchor.duration, gap=anchor.gap,
@@ -298,8 +310,16 @@ class Bookkeeper(Observer):
         return SignalingSnapshot(
             replica=self.replica, at=time.time(), relays=tuple(self._relays.values()),
             calls=tuple(self._records.values()) if calls else (), failovers=tuple(self._reports.values()),
-            progress=self._progress(), events=tuple(self._events), counters=self.counters(),
+            progress=self._progress(), zones=self._zone_records(), events=tuple(self._events), counters=self.counters(),
         )  # fmt: skip
+
+    def _zone_records(self) -> tuple[ZoneRecord, ...]:
+        counted = self._zones.copy()  # in one step: the signaling thread goes on counting
+        return tuple(
+            ZoneRecord(relay_set=relay_set, zone=zone, calls=calls)
+            for (relay_set, zone), calls in counted.items()
+            if calls
+        )
 
     def record(self, call: str) -> CallRecord | None:
         """Return the record of one call, by Kedge's name of it; from any thread."""

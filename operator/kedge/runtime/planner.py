@@ -14,6 +14,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from kedge.base.errors import KedgeError
@@ -33,6 +34,8 @@ _SETTLE: Final = 2.0
 """Seconds that the relays of a set must have been as they are before load is evened out: more may be on their way."""
 _ASK_AGAIN: Final = 5.0
 """Seconds after which a move that has not come about is asked for again."""
+_MISSED: Final = 60.0
+"""Seconds before the start of this process in which a wish may have been made that nobody has seen."""
 _GONE: Final = ("Down",)
 
 
@@ -69,16 +72,16 @@ class _Task:
 
 
 class Planner:
-    """Runs on the loop beside SIP. ``share`` is this replica's part of what a RelaySet allows (1 of ``replicas``)."""
+    """Runs on the loop beside SIP. The policies that it is given are this process's share of those of RelaySets."""
 
-    def __init__(
-        self, signaling: Signaling, books: Bookkeeper, *, replicas: int = 1, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, signaling: Signaling, books: Bookkeeper, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._signaling = signaling
         self._books = books
-        self._replicas = max(1, replicas)
         self._clock = clock
         self._policies: dict[str, RelaySetPolicy] = {}
+        self._started = time.time()
+        self._asked: dict[str, str] = {}
+        """The last wish for a rebalance of each set that was seen (``RelaySetPolicy.rebalance_at``)."""
         self._shape: dict[str, frozenset[str]] = {}
         """The relays that served each set at the last look."""
         self._changed_at: dict[str, float] = {}
@@ -97,7 +100,30 @@ class Planner:
     def apply(self, snapshot: InventorySnapshot) -> None:
         """Take the policies of a new inventory; on the planner's loop."""
         self._policies = {policy.key: policy for policy in snapshot.relay_sets}
+        for policy in snapshot.relay_sets:
+            self._note_wish(policy)
         self._wake.set()
+
+    def _note_wish(self, policy: RelaySetPolicy) -> None:
+        """Even out the load of a set once for each new value of its annotation."""
+        at, before = policy.rebalance_at, self._asked.get(policy.key)
+        self._asked[policy.key] = at
+        if not at or at == before or (before is None and not self._is_news(at)):
+            return
+        try:
+            self.rebalance(policy.key)
+        except PlanRequestError as error:
+            self._books.event(
+                warning=True, reason="RebalanceRefused", relay_set=policy.key, relay="", call="", message=str(error)
+            )
+
+    def _is_news(self, at: str) -> bool:
+        """Whether a wish that was there before this process was made while none was running, and not long ago."""
+        try:
+            asked = datetime.fromisoformat(at)
+        except ValueError:
+            return False
+        return asked.tzinfo is not None and asked.timestamp() > self._started - _MISSED
 
     def wake(self) -> None:
         """Look at once; on the planner's loop."""
@@ -232,7 +258,7 @@ class Planner:
             return
         if task is None:
             task = self._rebalances[key] = _Task(PlanKind.REBALANCE, key, None)
-        at_once = max(1, round(policy.rate / self._replicas * _BUSY))
+        at_once = max(1, round(policy.rate * _BUSY))
         self._act(task, plan, None, limit=at_once)
 
     # --- plan -------------------------------------------------------------------------------------------------------
@@ -247,14 +273,14 @@ class Planner:
     ) -> Plan:  # fmt: skip
         policy = self._policies[key]
         plan_relays = [self._relay(one) for one in relays if one.relay_set == key]
-        plan_calls = [self._call(one) for one in calls if one.relay_set == key]
-        share = 1.0 / self._replicas
-        pace = Pace(rate=policy.failover.rate * share, rate_per_peer=policy.failover.rate_per_peer * share)
+        zones = policy.placement.zones
+        plan_calls = [self._call(one, zones=zones) for one in calls if one.relay_set == key]
+        pace = Pace(rate=policy.failover.rate, rate_per_peer=policy.failover.rate_per_peer)
         if kind is PlanKind.DRAIN:
             return plan_drain(plan_relays, plan_calls, list(leaving), pace=pace)
         if kind is PlanKind.LOSS:
             return plan_loss(plan_relays, plan_calls, list(leaving), pace=pace)
-        pace = Pace(rate=pace.rate, rate_per_peer=pace.rate_per_peer, calls=policy.rebalance.rate * share)
+        pace = Pace(rate=pace.rate, rate_per_peer=pace.rate_per_peer, calls=policy.rebalance.rate)
         return plan_rebalance(
             plan_relays, plan_calls, imbalance=policy.rebalance.imbalance, rest=policy.rebalance.rest,
             now=time.time(), pace=pace,
@@ -264,13 +290,13 @@ class Planner:
         return PlanRelay(
             uid=one.uid, name=one.name, zone=one.zone, weight=one.weight, capacity=one.capacity,
             serving=one.state in ("Ready", "Full") and one.intent == "Serve",
-            leaving=one.intent == "Drain" or one.state in _GONE, sessions=one.sessions, replicas=self._replicas,
+            leaving=one.intent == "Drain" or one.state in _GONE, sessions=one.sessions,
         )  # fmt: skip
 
-    def _call(self, one: CallRecord) -> PlanCall:
+    def _call(self, one: CallRecord, *, zones: bool) -> PlanCall:
         anchor = one.last_anchor
         return PlanCall(
-            id=one.id, relay=one.relay_uid, zone=one.zone, emergency=one.emergency,
+            id=one.id, relay=one.relay_uid, zone=one.zone if zones else "", emergency=one.emergency,
             last_move_at=anchor.at if anchor is not None else None, movable=one.movable.status,
             reason=one.movable.reason, peers=(one.caller_peer, one.callee_peer),
         )  # fmt: skip
