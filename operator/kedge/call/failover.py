@@ -177,7 +177,9 @@ class Failover(TimerTarget):
 
     def relay_lost(self, relay: Relay, reason: str, now: float) -> None:
         """A relay is Down, or has lost its sessions: all its calls want to be elsewhere."""
-        self._move_all(relay, reason, relay.health.last_seen, now)
+        # Another run answers now: its signs of life say nothing of the sessions that the one before had.
+        lost_by_restart = relay.state is not RelayState.DOWN
+        self._move_all(relay, reason, relay.health.replaced_since if lost_by_restart else relay.health.last_seen, now)
 
     def relay_drains(self, relay: Relay, now: float) -> None:
         """A relay is to be emptied while it lives."""

@@ -59,10 +59,12 @@ class Health:
     __slots__ = (
         "_confirmed",
         "_confirming",
+        "_doubted_at",
         "_guard",
         "_heard",
         "_message",
         "_reason",
+        "_sure_at",
         "backend_ready",
         "control",
         "deleted",
@@ -76,6 +78,7 @@ class Health:
         "policy",
         "recovery",
         "refused",
+        "replaced_since",
         "silent_since",
         "started",
         "was_ready",
@@ -120,6 +123,10 @@ class Health:
         self.held = False
         """Whether the guard holds back a verdict by lost probes alone."""
         self.identity_needed = True
+        self.replaced_since = -1.0
+        """When the run before this one was last seen for sure: its sessions are gone since then, at most."""
+        self._sure_at = -1.0
+        self._doubted_at: float | None = None
         self.instance = ""
         """Which run of the daemon answers; empty when it is not known."""
         self.started: float | None = None
@@ -196,7 +203,7 @@ class Health:
         self.lost += 1
         self.failures += 1
         self.good = 0
-        self.identity_needed = True
+        self._doubt_identity()
         if self.silent_since is None:
             self.silent_since = sent_at
         self.judge()
@@ -207,8 +214,13 @@ class Health:
         self.refused = True
         self.failures += 1
         self.good = 0
-        self.identity_needed = True
+        self._doubt_identity()
         self.judge()
+
+    def _doubt_identity(self) -> None:
+        self.identity_needed = True
+        if self._doubted_at is None:
+            self._doubted_at = self._heard
 
     def identified(self, instance: str, uptime: float | None, now: float) -> bool:
         """Take the answer to who answers; return whether it is another instance, whose sessions are gone.
@@ -222,14 +234,17 @@ class Health:
         self.identity_needed = self.refused or self.lost > 0  # it has gone silent since the question was sent
         restarted = self._is_other(instance, uptime, now)
         if restarted:
+            self.replaced_since = self._sure_at if self._doubted_at is None else self._doubted_at
             self.started = None
             self.media.reset()
+        self._sure_at = now
         if instance:
             self.instance = instance
         if uptime is not None:
             self.started = now - uptime
         if self.identity_needed:
             return restarted
+        self._doubted_at = None
         if self.control is RelayState.SUSPECT or self.good >= self._good_needed:
             self._become_ready()
         if restarted:

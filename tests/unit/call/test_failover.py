@@ -37,6 +37,23 @@ def test_restart_at_the_same_address_loses_sessions_and_anchors_calls_anew() -> 
     assert world.books.moves[-1][1:] == ("RelayRestarted", "Moved")
     world.assert_anchored(talk)
     assert talk.relay != old
+    assert world.books.gaps[-1] >= 0.5  # it was asked last who it is half a second before, and answers at once now
+
+
+def test_a_restart_that_cost_a_probe_is_counted_from_the_last_sign_of_life_before() -> None:
+    world = World()
+    talk = world.call()
+    world.run(1.7)
+    killed = world.now
+    world.daemons[talk.relay].kill()
+    assert world.until(lambda: world.relay(talk.relay).health.refused, 1.0)
+    world.daemons[talk.relay].restart(world.now)
+
+    world.run(3.0)
+
+    gap, ended = world.books.gaps[-1], talk.call.last_move_at
+    assert world.books.moves[-1][1:] == ("RelayRestarted", "Moved")
+    assert killed - 0.11 <= ended - gap <= killed
 
 
 def test_the_only_relay_restarts_and_gets_its_calls_back() -> None:
