@@ -10,21 +10,22 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any, Final, TypeVar
 
-from kedge.base.errors import KedgeError
+from kedge.cli.target import TargetError
 from kedge.ports.codec import CodecError, from_json
-from kedge.ports.records import CallRecord, EventRecord, RelayRecord
+from kedge.ports.records import CallRecord, EventRecord, RelayRecord, SignalingSnapshot
+from kedge.relay.model import Intent
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8080"
 _TIMEOUT: Final = 10.0
 T = TypeVar("T")
 
 
-class ServerError(KedgeError):
+class ServerError(TargetError):
     """Kedge cannot be reached, or refuses what was asked; the message says which."""
 
 
 class Client:
-    """One server, asked one thing at a time."""
+    """One server, asked one thing at a time. Implements ``Target``."""
 
     def __init__(self, server: str) -> None:
         self._server = server.rstrip("/")
@@ -35,13 +36,24 @@ class Client:
         Raises:
             ServerError: as all methods.
         """
-        wanted = {"relay": relay, "limit": "" if limit is None else str(limit)}
-        query = urllib.parse.urlencode({name: value for name, value in wanted.items() if value})
+        query = _query(relay=relay, limit="" if limit is None else str(limit))
         return self._records(CallRecord, f"/v1/calls?{query}")
 
     def relays(self) -> list[RelayRecord]:
         """Return all relays."""
         return self._records(RelayRecord, "/v1/relays")
+
+    def snapshot(self) -> SignalingSnapshot:
+        """Return what is known now, without the calls."""
+        return self._record(SignalingSnapshot, self._get("/v1/snapshot?calls=false"))
+
+    def plan(self, kind: str, *, relay: str = "", relay_set: str = "", calls: bool = False) -> dict[str, Any]:
+        """Return what would be done; nothing is."""
+        query = _query(kind=kind.lower(), relay=relay, relaySet=relay_set, calls="1" if calls else "")
+        found = self._get(f"/v1/plan?{query}")
+        if not isinstance(found, dict):
+            raise ServerError(f"{self._server} does not answer as Kedge does")
+        return found
 
     def events(self) -> list[EventRecord]:
         """Return the events of late, oldest first."""
@@ -64,8 +76,21 @@ class Client:
         """Ask for a call to be hung up."""
         self._post(f"/v1/calls/{urllib.parse.quote(call, safe='')}/terminate", {})
 
+    def wish(self, relay: str, intent: Intent, *, relay_set: str = "") -> None:
+        """Say what is wanted of a relay."""
+        body = {"intent": intent.value, "relaySet": relay_set}
+        self._post(f"/v1/relays/{urllib.parse.quote(relay, safe='')}/intent", body)
+
+    def rebalance(self, relay_set: str) -> str:
+        """Ask for the load of a set to be evened out; return the set's key."""
+        answer = self._post("/v1/rebalance", {"relaySet": relay_set})
+        return str(answer.get("relaySet", relay_set)) if isinstance(answer, dict) else relay_set
+
+    def _get(self, path: str) -> Any:
+        return self._ask(urllib.request.Request(self._server + path))
+
     def _records(self, kind: type[T], path: str) -> list[T]:
-        found = self._ask(urllib.request.Request(self._server + path))
+        found = self._get(path)
         if not isinstance(found, list):
             raise ServerError(f"{self._server} does not answer as Kedge does")
         return [self._record(kind, one) for one in found]
@@ -76,9 +101,9 @@ class Client:
         except CodecError as error:
             raise ServerError(f"{self._server} does not answer as Kedge does: {error}") from None
 
-    def _post(self, path: str, body: object) -> None:
+    def _post(self, path: str, body: object) -> Any:
         headers = {"Content-Type": "application/json"}
-        self._ask(urllib.request.Request(self._server + path, data=json.dumps(body).encode(), headers=headers))
+        return self._ask(urllib.request.Request(self._server + path, data=json.dumps(body).encode(), headers=headers))
 
     def _ask(self, request: urllib.request.Request) -> Any:
         with self._open(request, timeout=_TIMEOUT) as response:
@@ -99,6 +124,10 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             raise ServerError(f"cannot reach Kedge at {self._server}: {error}") from None
         return response
+
+
+def _query(**wanted: str) -> str:
+    return urllib.parse.urlencode({name: value for name, value in wanted.items() if value})
 
 
 def _reason(error: urllib.error.HTTPError) -> str:

@@ -5,10 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
-
-from kubernetes.aio import config as kube_config
 
 from kedge.adapters.kube_calls import KubeCallStore
 from kedge.adapters.kube_client import KubeClient
@@ -16,6 +12,7 @@ from kedge.adapters.kube_inventory import KubeInventory
 from kedge.adapters.kube_lease import KubeLease
 from kedge.adapters.kube_view import SIGNALING_SELECTOR, HttpView, InProcessView
 from kedge.api.settings import Settings
+from kedge.cli.namespace import namespace_of
 from kedge.cli.process import Beside, Parts, StartError, replica_name
 from kedge.controller.fenced import FencedKube
 from kedge.controller.leadership import Elector, LeaseTimes
@@ -25,8 +22,6 @@ from kedge.controller.operator import Operator, OperatorSettings
 from kedge.ports.kube import KubeError
 from kedge.ports.ports import SignalingView
 from kedge.ports.records import SignalingSnapshot
-
-_POD_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,20 +118,5 @@ async def cluster_of(settings: Settings, options: ClusterOptions) -> Cluster:
 
 
 def _namespace(settings: Settings, options: ClusterOptions) -> str:
-    """Return where RelaySets are: as told, else the pod's own namespace, else the kubeconfig's."""
-    told = options.namespace or settings.kube.namespace
-    if told:
-        return told
-    try:
-        return _POD_NAMESPACE.read_text().strip()
-    except OSError:
-        return _namespace_of_context(options.kubeconfig or settings.kube.kubeconfig, options.context)
-
-
-def _namespace_of_context(kubeconfig: str, context: str) -> str:
-    try:
-        contexts, current = kube_config.list_kube_config_contexts(kubeconfig or None)  # type: ignore[no-untyped-call]
-    except (kube_config.ConfigException, OSError):
-        return "default"
-    chosen = next((one for one in contexts if one["name"] == context), current)
-    return str(chosen["context"].get("namespace") or "default")
+    kubeconfig = options.kubeconfig or settings.kube.kubeconfig
+    return namespace_of(kubeconfig, options.context, options.namespace or settings.kube.namespace or "")

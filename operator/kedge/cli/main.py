@@ -4,35 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
+from kedge.cli import steer
 from kedge.cli.check import check as check_files
-from kedge.cli.client import DEFAULT_SERVER, Client, ServerError
-from kedge.cli.show import as_json, as_json_line, call_table, console_of, event_line, printable, relay_table
+from kedge.cli.client import Client
+from kedge.cli.options import Whom, target_errors, with_cluster, with_output, with_server, with_whom
+from kedge.cli.show import as_json, as_json_line, call_table, console_of, event_line, relay_table
 
 _FILE: Final = click.Path(dir_okay=False, path_type=Path)
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-def _with_server(command: _Command) -> _Command:
-    option = click.option(
-        "--server", envvar="KEDGE_SERVER", default=DEFAULT_SERVER, show_default=True, metavar="URL",
-        help="Admin API of a running Kedge; KEDGE_SERVER in the environment says the same.",
-    )  # fmt: skip
-    return option(command)
-
-
-def _with_output(command: _Command) -> _Command:
-    option = click.option(
-        "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True,
-        help="A table for people or JSON for programs.",
-    )  # fmt: skip
-    return option(command)
 
 
 def _with_settings(command: _Command) -> _Command:
@@ -40,18 +25,6 @@ def _with_settings(command: _Command) -> _Command:
         "--settings", type=_FILE, help="Settings file: sockets, peers, routes. Without it, the defaults."
     )
     return option(command)
-
-
-def _with_cluster(command: _Command) -> _Command:
-    kubeconfig = click.option(
-        "--kubeconfig", default="", metavar="FILE",
-        help="How the cluster is reached; else the pod's service account, KUBECONFIG, or ~/.kube/config.",
-    )  # fmt: skip
-    context = click.option("--context", default="", help="Context of the kubeconfig; else its current one.")
-    namespace = click.option(
-        "--namespace", "-n", default="", help="Where RelaySets are; else the pod's namespace or the context's."
-    )
-    return kubeconfig(context(namespace(command)))
 
 
 def _with_relay_image(command: _Command) -> _Command:
@@ -66,20 +39,6 @@ def _with_relay_image(command: _Command) -> _Command:
     return image(networks(command))
 
 
-@contextmanager
-def _server_errors() -> Iterator[None]:
-    """Tell what the server says in one line, exit status 1."""
-    try:
-        yield
-    except ServerError as error:
-        click.echo(f"kedge: {printable(' '.join(str(error).split()))}", err=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)  # as a shell says it; this is how following ends
-    except BrokenPipeError:
-        sys.exit(0)  # the reader, ``head`` say, has seen enough
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="kedge-operator", prog_name="kedge")
 def main() -> None:
@@ -87,7 +46,10 @@ def main() -> None:
 
     When a media relay dies, drains or freezes, Kedge re-anchors its calls on a healthy relay with re-INVITEs, and the
     audio goes on. `kedge run` is all of it in one process; `kedge calls`, `kedge relays` and `kedge events` look into a
-    running one, `kedge move` moves a call by hand.
+    running one, `kedge move` moves a call by hand. `kedge plan` shows what `kedge drain` and `kedge rebalance` would
+    do.
+
+    As `kubectl kedge` the same commands work on the objects of a cluster.
     """
 
 
@@ -106,7 +68,7 @@ Examples:
     help="File with RelaySets that name their relays by address (spec.endpoints); may be given several times, and is "
     "read again when it changes. No cluster is used then.",
 )  # fmt: skip
-@_with_cluster
+@with_cluster
 @_with_relay_image
 def run(settings: Path | None, relaysets: tuple[Path, ...], **cluster: Any) -> None:
     """Run all of Kedge in one process: signaling, and the operator where there is a cluster.
@@ -135,7 +97,7 @@ Example:
 """
 )
 @_with_settings
-@_with_cluster
+@with_cluster
 def signaling(settings: Path | None, **cluster: Any) -> None:
     """Run signaling alone: the B2BUA, which watches relays in a cluster and moves calls by itself.
 
@@ -155,7 +117,7 @@ Example:
 """
 )
 @_with_settings
-@_with_cluster
+@with_cluster
 @_with_relay_image
 def operator(settings: Path | None, **cluster: Any) -> None:
     """Run the operator alone: RelaySets become relay pods, and their status tells what signaling sees.
@@ -199,14 +161,17 @@ Examples:
   kedge calls --relay relay-2 -o json
 """
 )
-@_with_server
-@_with_output
+@with_whom
+@with_output
 @click.option("--relay", default="", help="Only calls on this relay.")
 @click.option("--limit", type=click.IntRange(min=1), help="So many at most.")
-def calls(server: str, output: str, relay: str, limit: int | None) -> None:
-    """List calls: who, on which relay, and how often they were moved."""
-    with _server_errors():
-        found = Client(server).calls(relay=relay, limit=limit)
+def calls(whom: Whom, output: str, relay: str, limit: int | None) -> None:
+    """List calls: who, on which relay, and how often they were moved.
+
+    In a cluster: those that have a Call object, which are calls of some seconds' age.
+    """
+    with whom.opened() as target:
+        found = target.calls(relay=relay, limit=limit)
         _show(found, output, lambda: call_table(found, time.time()))
 
 
@@ -218,12 +183,12 @@ Examples:
   kedge relays -o json --server http://10.0.0.5:8080
 """
 )
-@_with_server
-@_with_output
-def relays(server: str, output: str) -> None:
+@with_whom
+@with_output
+def relays(whom: Whom, output: str) -> None:
     """List relays: their state, why it is so, and how many calls they carry."""
-    with _server_errors():
-        found = Client(server).relays()
+    with whom.opened() as target:
+        found = target.relays()
         _show(found, output, lambda: relay_table(found, time.time()))
 
 
@@ -235,12 +200,12 @@ Examples:
   kedge events --follow
 """
 )
-@_with_server
-@_with_output
+@with_server
+@with_output
 @click.option("-f", "--follow", is_flag=True, help="Stay, and show events as they come.")
 def events(server: str, output: str, follow: bool) -> None:
     """Show what happened of late: relays lost and found, failovers, calls that could not be moved."""
-    with _server_errors():
+    with target_errors():
         client, console = Client(server), console_of()
         if not follow and output == "json":
             click.echo(as_json(client.events()))
@@ -259,13 +224,13 @@ Example:
   kedge move call-fb69695da8e9c34c relay-3
 """
 )
-@_with_server
+@with_whom
 @click.argument("call")
 @click.argument("relay")
-def move(server: str, call: str, relay: str) -> None:
+def move(whom: Whom, call: str, relay: str) -> None:
     """Move CALL to RELAY, without a gap that could be heard. `kedge calls` shows what became of it."""
-    with _server_errors():
-        Client(server).move(call, relay)
+    with whom.opened() as target:
+        target.move(call, relay)
     click.echo(f"{call} is being moved to {relay}")
 
 
@@ -276,12 +241,12 @@ Example:
   kedge terminate call-fb69695da8e9c34c
 """
 )
-@_with_server
+@with_whom
 @click.argument("call")
-def terminate(server: str, call: str) -> None:
+def terminate(whom: Whom, call: str) -> None:
     """Hang up CALL, on both sides."""
-    with _server_errors():
-        Client(server).terminate(call)
+    with whom.opened() as target:
+        target.terminate(call)
     click.echo(f"{call} is being hung up")
 
 
@@ -290,6 +255,18 @@ def _show(records: Sequence[object], output: str, table: Callable[[], object]) -
         click.echo(as_json(records))
     else:
         console_of().print(table())
+
+
+for _one in (steer.plan, steer.drain, steer.cordon, steer.uncordon, steer.rebalance):
+    main.add_command(_one)
+
+
+def kubectl_plugin() -> None:
+    """Run as ``kubectl kedge``: commands ask the cluster, unless they are told of a server."""
+    asking = {"kube": True}
+    defaults: dict[str, Any] = dict.fromkeys(main.commands, asking)
+    defaults["plan"] = dict.fromkeys(steer.plan.commands, asking)
+    main(prog_name="kubectl kedge", default_map=defaults)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,15 @@ from kedge.ports.codec import to_json
 from kedge.ports.records import CallRecord, EventRecord, RelayRecord
 
 _WIDTH_OF_A_PIPE: Final = 250
+_NUMBERS: Final = frozenset({"ANCHORS", "CALLS", "AGE", "SINCE", "NOW", "THEN", "CHANGE"})
 _COLOURS: Final = {
     "Ready": "green",
     "Active": "green",
     "Suspect": "yellow",
     "Moving": "yellow",
     "Draining": "yellow",
+    "Cordoned": "yellow",
+    "Full": "yellow",
     "Down": "red",
 }
 
@@ -38,6 +41,11 @@ def as_json(records: Sequence[object]) -> str:
     return json.dumps(to_json(list(records)), indent=2, ensure_ascii=False)
 
 
+def as_json_text(data: object) -> str:
+    """Return plain data as JSON for people and programs."""
+    return json.dumps(data, indent=2, ensure_ascii=False)
+
+
 def as_json_line(record: object) -> str:
     """Return one record as a line of JSON."""
     return json.dumps(to_json(record), ensure_ascii=False)
@@ -45,7 +53,7 @@ def as_json_line(record: object) -> str:
 
 def call_table(calls: Iterable[CallRecord], now: float) -> Table:
     """Return the table of ``kedge calls``."""
-    table = _table("CALL", "FROM", "TO", "RELAY", "STATE", "ANCHORS", "LAST MOVE", "AGE")
+    table = table_of("CALL", "FROM", "TO", "RELAY", "STATE", "ANCHORS", "LAST MOVE", "AGE")
     for one in calls:
         last = one.last_anchor
         move = f"{last.reason} from {last.source or '?'}: {last.result}" if last is not None else ""
@@ -58,7 +66,7 @@ def call_table(calls: Iterable[CallRecord], now: float) -> Table:
 
 def relay_table(relays: Iterable[RelayRecord], now: float) -> Table:
     """Return the table of ``kedge relays``."""
-    table = _table("RELAY", "SET", "ADDRESS", "STATE", "CALLS", "SINCE", "WHY")
+    table = table_of("RELAY", "SET", "ADDRESS", "STATE", "CALLS", "SINCE", "WHY")
     for one in sorted(relays, key=lambda each: (each.relay_set, each.name)):
         table.add_row(
             *map(_text, (one.name, one.relay_set, one.address)), _state(one.state), str(one.sessions),
@@ -95,12 +103,11 @@ def printable(value: str) -> str:
     return "".join(one if one.isprintable() else "?" for one in value)
 
 
-def _table(*columns: str) -> Table:
+def table_of(*columns: str) -> Table:
+    """Return an empty table; columns with numbers stand to the right."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in columns:
-        table.add_column(
-            name, no_wrap=True, justify="right" if name in ("ANCHORS", "CALLS", "AGE", "SINCE") else "left"
-        )
+        table.add_column(name, no_wrap=True, justify="right" if name in _NUMBERS else "left")
     return table
 
 
