@@ -26,8 +26,9 @@ from kedge.call.bridge import Bridge
 from kedge.call.call import Call, LastAnchor
 from kedge.call.failover import FailoverReport, Want
 from kedge.call.leg import Leg
+from kedge.call.leg_move import LegMove
 from kedge.call.observer import Observer
-from kedge.call.reanchor import LegMove, Move
+from kedge.call.reanchor import Move
 from kedge.call.routing import Peer, Route, Routing
 from kedge.call.settings import CallSettings
 from kedge.call.setup import Setup
