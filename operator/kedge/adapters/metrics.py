@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from kedge.ports.records import SignalingSnapshot
+from kedge.ports.records import ProgressRecord, SignalingSnapshot
 from kedge.relay.model import RelayState
 from kedge.runtime.stats import Histogram, Stats
 
@@ -73,6 +73,7 @@ class SignalingCollector(Collector):
         snapshot, stats = self._books.snapshot(calls=False), self._books.stats
         yield from _calls(snapshot, stats)
         yield from _reanchors(stats)
+        yield from _plans(snapshot.progress)
         yield from _relays(snapshot, stats)
         yield from _sip(snapshot, stats, self._books.parse_errors())
         yield from _loop(stats)
@@ -108,6 +109,35 @@ def _reanchors(stats: Stats) -> Iterator[Metric]:
         "Silence of a call at most: from the last sign of life of its relay to the last ACK.", ("relay_set",),
         {(relay_set,): one for relay_set, one in stats.media_gap_seconds.copy().items()},
     )  # fmt: skip
+
+
+def _plans(progress: Iterable[ProgressRecord]) -> Iterator[Metric]:
+    calls = GaugeMetricFamily(
+        "kedge_plan_calls",
+        "Calls of the drains and rebalances under way, of the last one where none is: to_move, moved or failed.",
+        labels=("relay_set", "kind", "state"),
+    )
+    seconds = GaugeMetricFamily(
+        "kedge_plan_seconds_left", "Until all calls of a drain or rebalance have moved, at the pace that is allowed.",
+        labels=("relay_set", "kind"),
+    )  # fmt: skip
+    for (relay_set, kind), records in _by_kind(progress).items():
+        totals = [(one.calls - one.moved - one.failed, one.moved, one.failed) for one in records]
+        for state, counts in zip(("to_move", "moved", "failed"), zip(*totals, strict=True), strict=True):
+            calls.add_metric((relay_set, kind, state), max(0, sum(counts)))
+        seconds.add_metric((relay_set, kind), max(one.seconds_left for one in records))
+    yield calls
+    yield seconds
+
+
+def _by_kind(progress: Iterable[ProgressRecord]) -> dict[tuple[str, str], list[ProgressRecord]]:
+    """Return by set and kind what is under way, or what ended last where nothing is."""
+    found: dict[tuple[str, str], list[ProgressRecord]] = {}
+    for one in sorted(progress, key=lambda one: one.done):
+        group = found.setdefault((one.relay_set, one.kind), [])
+        if not (one.done and group):
+            group.append(one)
+    return found
 
 
 def _relays(snapshot: SignalingSnapshot, stats: Stats) -> Iterator[Metric]:

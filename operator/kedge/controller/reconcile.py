@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kedge.api.relayset import RelaySet, RelaySetStatus
+from kedge.api.meta import Condition
+from kedge.api.relayset import ConditionType, RelaySet, RelaySetStatus
 from kedge.controller.drift import drifted
 from kedge.controller.manifests import ManifestSettings, UnsupportedError, owned_manifests
 from kedge.controller.status import StatusInput, status_of
@@ -143,5 +144,12 @@ def _merge_patch(before: Manifest, data: Manifest) -> Manifest:
 
 
 def _without_numbers(status: RelaySetStatus) -> RelaySetStatus:
+    """Return the status without what changes with each call: it is told every ``STATUS_INTERVAL``, not at once."""
     relays = tuple(one.model_copy(update={"sessions": 0}) for one in status.relays)
-    return status.model_copy(update={"calls": 0, "relays": relays})
+    conditions = tuple(_without_figures(one) for one in status.conditions if one.type != ConditionType.BALANCED)
+    return status.model_copy(update={"calls": 0, "relays": relays, "conditions": conditions})
+
+
+def _without_figures(condition: Condition) -> Condition:
+    told = condition.type == ConditionType.PROGRESSING or condition.reason == "NoSpareRelay"
+    return condition.model_copy(update={"message": ""}) if told else condition

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from kedge.api.convert import relay_set_key
@@ -17,10 +17,12 @@ from kedge.api.relayset import (
     RelayState,
     RelayStatus,
 )
+from kedge.controller.load import moves, plan_relays, uneven, zone_calls
 from kedge.controller.manifests import pod_labels
 from kedge.controller.relays import NOT_PROBED, last_failover, relay_statuses, timestamp
 from kedge.ports.kube import Manifest
 from kedge.ports.records import SignalingSnapshot
+from kedge.relay.plan import headroom
 
 RECORDS_LIMITED_COUNTER: Final = "records_limited"
 """Counter of a snapshot: not 0 while the budget holds Call objects back."""
@@ -66,7 +68,7 @@ def status_of(given: StatusInput) -> RelaySetStatus:
         {one.name: one for one in before.relays},
     )
     facts = _Facts(given, relays)
-    verdicts = (_ready(facts), _progressing(facts), _degraded(facts), _balanced(), _records(facts))
+    verdicts = (_ready(facts), _progressing(facts), _degraded(facts), _balanced(facts), _records(facts))
     return RelaySetStatus(
         observed_generation=relay_set.metadata.generation,
         state=_state(facts, verdicts, before.state),
@@ -95,6 +97,10 @@ class _Facts:
         self.existing = len(spec.endpoints) or len(alive)
         self.wanted = self.existing if spec.replicas is None else spec.replicas
         self.rollout = _Rollout(given.deployment)
+        key = relay_set_key(given.relay_set)
+        self.plan_relays = plan_relays(key, spec.placement, given.snapshots)
+        self.zones = zone_calls(key, spec.placement, given.snapshots)
+        self.moves = moves(key, given.snapshots)
 
 
 class _Rollout:
@@ -139,6 +145,16 @@ def _ready(facts: _Facts) -> _Verdict:
 
 
 def _progressing(facts: _Facts) -> _Verdict:
+    """Pods are being replaced, or calls moved, or both: of both, the pods give the reason."""
+    rollout, going = _rolling_out(facts), facts.moves
+    if not going.reason:
+        return rollout
+    if rollout.status is ConditionStatus.TRUE:
+        return replace(rollout, message=f"{rollout.message}; {going.message}")
+    return _Verdict(ConditionType.PROGRESSING, ConditionStatus.TRUE, going.reason, going.message)
+
+
+def _rolling_out(facts: _Facts) -> _Verdict:
     kind, rollout = ConditionType.PROGRESSING, facts.rollout
     if facts.spec.replicas is None:
         return _Verdict(kind, ConditionStatus.FALSE, "NotManaged", "the relays are made by others")
@@ -164,10 +180,8 @@ def _degraded(facts: _Facts) -> _Verdict:
         return _Verdict(kind, ConditionStatus.TRUE, "RelayDown" if down else "RelaySuspect", _named(broken))
     if facts.rollout.stuck:
         return _Verdict(kind, ConditionStatus.TRUE, "DeadlineExceeded", "relay pods do not become available")
-    spare = facts.spec.placement.spare_relays
-    room = max(0, facts.ready - spare) * facts.spec.placement.max_sessions_per_relay
-    if facts.calls > room:
-        message = f"{facts.calls} calls, room for {room} if {spare} of {facts.ready} relays failed"
+    spared, message = headroom(facts.plan_relays, facts.spec.placement.spare_relays)
+    if not spared:
         return _Verdict(kind, ConditionStatus.TRUE, "NoSpareRelay", message)
     return _Verdict(kind, ConditionStatus.FALSE, "RelaysHealthy", "no relay is in trouble")
 
@@ -178,8 +192,16 @@ def _named(relays: Sequence[RelayStatus]) -> str:
     return ", ".join(names) + (f" and {more} more" if more else "")
 
 
-def _balanced() -> _Verdict:
-    return _Verdict(ConditionType.BALANCED, ConditionStatus.UNKNOWN, "NotMeasured", "balance is not measured yet")
+def _balanced(facts: _Facts) -> _Verdict:
+    kind, allowed = ConditionType.BALANCED, facts.spec.rebalance.imbalance_percent
+    if not facts.heard:
+        return _Verdict(kind, ConditionStatus.UNKNOWN, "SignalingSilent", "no signaling process tells of its relays")
+    if not any(one.target for one in facts.plan_relays):
+        return _Verdict(kind, ConditionStatus.UNKNOWN, "NoRelayServes", "no relay takes calls")
+    message = uneven(facts.plan_relays, facts.zones, float(allowed))
+    if message:
+        return _Verdict(kind, ConditionStatus.FALSE, "Uneven", message)
+    return _Verdict(kind, ConditionStatus.TRUE, "Even", f"each relay is within {allowed} percent of its share of calls")
 
 
 def _records(facts: _Facts) -> _Verdict:

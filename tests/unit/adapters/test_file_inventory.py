@@ -122,6 +122,26 @@ async def test_a_changed_file_is_told_anew_and_an_unchanged_one_is_not(file: Pat
     assert told.empty()
 
 
+async def test_a_relay_is_drained_by_its_file_and_taken_back(file: Path) -> None:
+    drained = GOOD.replace("127.0.0.11 }", "127.0.0.11, intent: Drain }")
+    async with asyncio.timeout(10), watching(file) as told:
+        seen = [await told.get()]
+        for text in (drained, GOOD):
+            write(file, text)
+            seen.append(await told.get())
+
+    assert [[one.intent.value for one in each.relays] for each in seen] == [
+        ["Serve", "Serve"], ["Drain", "Serve"], ["Serve", "Serve"],
+    ]  # fmt: skip
+
+
+def test_an_intent_that_is_none_is_told_with_what_is_allowed(file: Path) -> None:
+    file.write_text(GOOD.replace("127.0.0.11 }", "127.0.0.11, intent: Leave }"))
+
+    with pytest.raises(FilesError, match="intent: Leave is not allowed: must be Serve, Cordon or Drain"):
+        read_relay_sets([file])
+
+
 @pytest.mark.parametrize("wrong", ["{", None], ids=["not YAML", "gone"])
 async def test_a_wrong_file_leaves_the_last_good_inventory(
     file: Path, wrong: str | None, monkeypatch: pytest.MonkeyPatch

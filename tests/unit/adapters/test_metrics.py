@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from kedge.adapters.http_server import HttpServer, metrics_routes
 from kedge.adapters.metrics import registry_of
-from kedge.ports.records import RelayRecord, SignalingSnapshot
+from kedge.ports.records import ProgressRecord, RelayRecord, SignalingSnapshot
 from kedge.runtime.stats import SECONDS, Histogram, Stats
 
 SET = "default/voice"
@@ -31,11 +31,14 @@ class Books:
     def __init__(self) -> None:
         self.stats = Stats()
         self.relays = (relay("r1", "Ready", 7), relay("r2", "Down", 0))
+        self.progress: tuple[ProgressRecord, ...] = ()
         self.counters = {"requests_received": 12, "retransmissions_sent": 3, "calls": 7}
 
     def snapshot(self, *, calls: bool = True) -> SignalingSnapshot:
         assert not calls, "a scrape does not walk the calls"
-        return SignalingSnapshot(replica="r", at=0.0, relays=self.relays, counters=self.counters)
+        return SignalingSnapshot(
+            replica="r", at=0.0, relays=self.relays, counters=self.counters, progress=self.progress
+        )
 
     def parse_errors(self) -> dict[str, int]:
         return {"no start line": 2}
@@ -94,6 +97,33 @@ async def test_all_that_is_counted_is_told_with_its_labels() -> None:
             "kedge_loop_lag_max_seconds": 0.004,
         }.items()
     )
+
+
+def progress(kind: str, calls: int, moved: int, failed: int, *, done: bool = False) -> ProgressRecord:
+    return ProgressRecord(
+        relay_set=SET, kind=kind, relay="r1", started=0.0, calls=calls, moved=moved, failed=failed,
+        seconds_left=0.0 if done else calls / 10, done=done,
+    )  # fmt: skip
+
+
+async def test_plans_under_way_are_summed_and_hide_those_that_have_ended() -> None:
+    books = Books()
+    books.progress = (
+        progress("Drain", 100, 100, 0, done=True), progress("Drain", 40, 12, 1), progress("Drain", 10, 5, 0),
+        progress("Rebalance", 8, 7, 1, done=True),
+    )  # fmt: skip
+
+    found = values(parse_text((await scrape(books))[1]))
+
+    name = "kedge_plan_calls"
+    told = {key.removeprefix(f"{name} "): value for key, value in found.items() if key.startswith(name)}
+    assert told == {
+        f"kind=Drain relay_set={SET} state=to_move": 32, f"kind=Drain relay_set={SET} state=moved": 17,
+        f"kind=Drain relay_set={SET} state=failed": 1, f"kind=Rebalance relay_set={SET} state=to_move": 0,
+        f"kind=Rebalance relay_set={SET} state=moved": 7, f"kind=Rebalance relay_set={SET} state=failed": 1,
+    }  # fmt: skip
+    assert found[f"kedge_plan_seconds_left kind=Drain relay_set={SET}"] == 4.0
+    assert found[f"kedge_plan_seconds_left kind=Rebalance relay_set={SET}"] == 0.0
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from kedge.api.convert import endpoints_of, label_value, policy_of, relay_set_key
+from kedge.api.meta import ObjectMeta
 from kedge.api.relayset import RelaySet
 from kedge.relay.model import (
     Engine,
     FailoverPolicy,
     HealthPolicy,
+    Intent,
+    InventorySnapshot,
     PlacementPolicy,
     RecordPolicy,
     RelayDescription,
@@ -37,7 +42,7 @@ def test_every_wish_arrives() -> None:
             replicas=1,
             health={"interval": "200ms", "timeout": "150ms", "threshold": 5},
             failover={"mode": "Manual", "rate": 100, "ratePerPeer": 50, "retries": 7, "unmovable": "Keep"},
-            placement={"maxSessionsPerRelay": 10},
+            placement={"maxSessionsPerRelay": 10, "zones": "Ignore"},
             records={"policy": "Moved", "after": "1m", "max": 9, "writesPerSecond": 8},
         )
     )
@@ -47,7 +52,7 @@ def test_every_wish_arrives() -> None:
         engine=Engine.RTPENGINE,
         health=HealthPolicy(interval=0.2, timeout=0.15, threshold=5),
         failover=FailoverPolicy(automatic=False, rate=100, rate_per_peer=50, retries=7, hang_up_unmovable=False),
-        placement=PlacementPolicy(max_sessions_per_relay=10),
+        placement=PlacementPolicy(max_sessions_per_relay=10, zones=False),
         records=RecordPolicy(all_calls=False, moved_calls=True, after=60.0, max_objects=9, writes_per_second=8.0),
     )
 
@@ -70,6 +75,39 @@ def test_endpoints_are_relays() -> None:
         weight=7,
     )
     assert made == (expected,)
+
+
+@pytest.mark.parametrize("intent", ["Serve", "Cordon", "Drain"])
+def test_what_is_wanted_of_an_endpoint_arrives(intent: str) -> None:
+    made = endpoints_of(relay_set(endpoints=[{"name": "e1", "address": "192.0.2.1", "intent": intent}]))
+
+    assert [one.intent for one in made] == [Intent(intent)]
+
+
+def test_the_wish_for_a_rebalance_arrives() -> None:
+    asked = relay_set(replicas=1).model_copy(
+        update={"metadata": ObjectMeta(name="voice", annotations={"kedge.media/rebalance": "2026-01-02T03:04:05Z"})}
+    )
+
+    assert policy_of(asked).rebalance_at == "2026-01-02T03:04:05Z"
+
+
+def test_each_signaling_process_may_use_its_share() -> None:
+    whole = policy_of(
+        relay_set(
+            replicas=1,
+            failover={"rate": 90, "ratePerPeer": 30},
+            placement={"maxSessionsPerRelay": 10},
+            rebalance={"rate": 60},
+        )
+    )
+
+    (share,) = InventorySnapshot(relay_sets=(whole,)).share(3).relay_sets
+
+    assert (share.failover.rate, share.failover.rate_per_peer, share.rebalance.rate) == (30, 10, 20)
+    assert share.placement.max_sessions_per_relay == 3
+    assert whole.share(1) == whole
+    assert whole.share(64).placement.max_sessions_per_relay == 1
 
 
 def test_a_file_without_a_namespace_has_the_default_one() -> None:

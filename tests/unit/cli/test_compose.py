@@ -17,7 +17,7 @@ sip:
   timers: { t1: 100ms, t2: 1s, t4: 2s }
 peers:
   - { name: trunk, networks: [192.0.2.0/24, 2001:db8::/32], maxCalls: 5, callsPerSecond: 6, trusted: true }
-  - { name: pbx, networks: [198.51.100.1/32], port: 5062 }
+  - { name: pbx, networks: [198.51.100.1/32], port: 5062, zone: b }
 routes:
   - name: first
     match: { peer: trunk, userPrefix: "+49", host: example.org }
@@ -27,6 +27,7 @@ routes:
     failoverOn: [480, 503]
   - { name: last, nextHops: [{ address: 192.0.2.4 }], relaySet: other/voice }
 signaling:
+  zone: a
   commands: { timeout: 200ms, retries: 2, outstanding: 3 }
   reanchor: { responseTimeout: 2500ms, busyWait: 1500ms, maxOffers: 2 }
 """
@@ -39,6 +40,7 @@ def test_what_concerns_sip_and_calls_arrives() -> None:
     assert (made.timers.t1, made.timers.t2, made.timers.t4) == (0.1, 1.0, 2.0)
     calls = made.calls
     assert (calls.user_agent, calls.max_calls, calls.ring_timeout, calls.refuse_for) == ("Test", 7, 61.0, 8.0)
+    assert calls.zone == "a"
     assert (calls.answer_timeout, calls.busy_timeout, calls.max_offers) == (2.5, 1.5, 2)
 
 
@@ -62,6 +64,7 @@ def test_peers_and_routes_arrive_in_their_order() -> None:
     assert trunk is not None
     assert (trunk.name, trunk.max_calls, trunk.calls_per_second, trunk.trusted) == ("trunk", 5, 6, True)
     assert routing.peer_of(("198.51.100.1", 5060)) is None, "another port is not the peer's"
+    assert [one.zone for one in routing.peers] == ["", "b"]
     first, last = routing.routes
     assert (first.peer, first.user_prefix, first.host) == ("trunk", "+49", "example.org")
     assert first.next_hops == (("198.51.100.1", 5062), ("192.0.2.4", 5060))

@@ -104,7 +104,7 @@ def test_status_of_a_healthy_set() -> None:
     assert condition(outcome, "Ready") == ("True", "RelaysReady")
     assert condition(outcome, "Progressing") == ("False", "Complete")
     assert condition(outcome, "Degraded") == ("False", "RelaysHealthy")
-    assert condition(outcome, "Balanced") == ("Unknown", "NotMeasured")
+    assert condition(outcome, "Balanced") == ("False", "Uneven")
     assert condition(outcome, "RecordsLimited") == ("False", "WithinBudget")
 
 

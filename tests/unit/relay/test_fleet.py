@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 from tests.unit.relay.simulation import SET, World
 
 from kedge.relay.backend import RelayReply, RelayUser
-from kedge.relay.model import HealthPolicy, Intent
+from kedge.relay.model import HealthPolicy, Intent, PlacementPolicy
 
 INTERVAL = TIMEOUT = 0.1
 MARGIN = 0.01  # "a few milliseconds": the confirming probe and the way of its datagrams
@@ -290,6 +292,27 @@ def test_pick_finds_the_only_one_with_room() -> None:
     assert {world.fleet.pick(SET) for _ in range(20)} == {world.relay(4)}
     assert world.fleet.pick(SET, avoid=world.relay(4)) is None
     assert world.fleet.pick("default/other") is None
+
+
+def test_a_relay_of_the_zone_comes_first_as_long_as_it_has_room() -> None:
+    world = ready_world(3, limit=2)
+    world.change(2, zone="b")
+    picked = []
+    for _ in range(3):
+        relay = world.fleet.pick(SET, zone="b")
+        assert relay is not None
+        world.fleet.reserve(relay)
+        picked.append(relay.name)
+    assert picked[:2] == ["r2", "r2"]
+    assert picked[2] != "r2"
+
+
+def test_zones_are_ignored_where_the_set_says_so() -> None:
+    world = ready_world(3)
+    world.change(2, zone="b")
+    world.policy = replace(world.policy, placement=PlacementPolicy(zones=False))
+    world.apply()
+    assert {relay and relay.name for relay in (world.fleet.pick(SET, zone="b") for _ in range(40))} > {"r2"}
 
 
 def test_find_by_name() -> None:
