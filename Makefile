@@ -25,7 +25,7 @@ $(STAMP): requirements/dev.lock pyproject.toml
 
 # --- see it ---
 
-demo: venv ## Kill and freeze relays under real calls (CALLS=20 RELAYS=3)
+demo: venv ## Kill, freeze, add and drain relays under real calls (CALLS=20 RELAYS=3)
 	@scripts/apt-install.sh rtpengine-daemon
 	@$(PY) -m demo --calls $(CALLS) --relays $(RELAYS)
 

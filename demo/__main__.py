@@ -14,7 +14,7 @@ from tests.kit.phones import PhonesError
 from tests.kit.rtpengine import RtpengineError
 
 from demo.figures import Result
-from demo.play import SetupError, play
+from demo.play import SetupError, StalledError, play
 from demo.stage import Stage
 from demo.view import View
 
@@ -24,7 +24,7 @@ from demo.view import View
 @click.option("--relays", type=click.IntRange(2, 8), default=3, show_default=True, help="rtpengine processes.")
 @click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Save the last picture to this file.")
 def main(calls: int, relays: int, svg: Path | None) -> None:
-    """Kill and freeze media relays under real calls, and show that the calls live on.
+    """Kill, freeze, add and drain media relays under real calls, and show that the calls live on.
 
     The exit status is 0 only if no call was lost, and 1 otherwise.
     """
@@ -36,7 +36,7 @@ def main(calls: int, relays: int, svg: Path | None) -> None:
     except asyncio.CancelledError:
         click.echo("demo: interrupted", err=True)
         sys.exit(130)
-    except (SetupError, RtpengineError, KedgeProcessError, PhonesError, OSError) as error:
+    except (SetupError, StalledError, RtpengineError, KedgeProcessError, PhonesError, OSError) as error:
         click.echo(f"demo: {error}", err=True)
         sys.exit(1)
     sys.exit(0 if result.lost == 0 else 1)

@@ -8,18 +8,25 @@ from dataclasses import dataclass, field
 
 from tests.kit.results import FarmReport, quantile
 
+from kedge.cli.plan_view import PlanRecord
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incident:
-    """One loss of a relay, as the phones heard it."""
+    """Something that made calls move, as their phones heard it."""
 
     name: str
-    """What was done: killed, frozen."""
+    """What was done, in words before the number of calls: ``killed (SIGKILL) under``, ``drained of``."""
     relay: str
     calls: int
-    """Calls that the relay carried."""
+    """Calls that the relay lost or got."""
     gaps: tuple[float, ...]
     """Longest silence of each phone of these calls, in seconds."""
+
+    @property
+    def head(self) -> str:
+        """What it was, in one line."""
+        return f"{self.relay} {self.name} {self.calls} {'call' if self.calls == 1 else 'calls'}"
 
     @property
     def figures(self) -> tuple[str, str, str]:
@@ -76,13 +83,18 @@ def result_of(calls: int, incidents: Iterable[Incident], moved: int, report: Far
     return Result(calls=calls, kept=kept, moved=moved, refused=dict(refused), incidents=tuple(incidents))
 
 
+def plan_text(plan: PlanRecord) -> str:
+    """Return what Kedge is going to do, in one line."""
+    ways = ", ".join(f"{row.calls} from {row.source} to {row.target or 'nowhere'}" for row in plan.table)
+    return f"{plan.kind.lower()}: {ways or 'nothing to move'}" + (f"; in {plan.seconds:.1f} s" if plan.moves else "")
+
+
 def summary_lines(result: Result) -> list[str]:
     """Return the summary for a terminal that is none; its last line is the result's."""
     lines = [f"calls {result.calls}, moves {result.moved}, lost {result.lost}"]
     for one in result.incidents:
         p50, p99, longest = one.figures
-        head = f"{one.relay} {one.name} under {one.calls} calls"
-        lines.append(f"{head}: audio gap p50 {p50}, p99 {p99}, max {longest}")
+        lines.append(f"{one.head}: audio gap p50 {p50}, p99 {p99}, max {longest}")
     lines.append(f"SIP responses that were not 2xx: {refused_text(result)}")
     return [*lines, result.last_line()]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import tempfile
@@ -17,10 +18,15 @@ from tests.kit.phones import PhoneProcess
 from tests.kit.ports import free_port
 from tests.kit.rtpengine import Rtpengine
 
+from kedge.cli.plan_view import PlanRecord
 from kedge.ports.codec import from_json
-from kedge.ports.records import CallRecord, EventRecord, RelayRecord
+from kedge.ports.records import CallRecord, EventRecord, RelayRecord, SignalingSnapshot
 
 PREFIX: Final = "49"
+_REST: Final = "1s"
+"""For how long a moved call is left in peace: short, as one thing follows another here."""
+_SPREADING: Final = 4
+"""Seconds that it would take to move all calls: slow enough to be seen."""
 _HEALTH: Final = {"interval": "100ms", "timeout": "100ms", "threshold": 3}
 _PORTS_PER_CALL: Final = 4
 
@@ -33,6 +39,10 @@ class Stage:
         self.relays = {
             f"relay-{number}": Rtpengine(f"127.0.0.{10 + number}", media_ports=ports) for number in range(1, relays + 1)
         }
+        number = relays + 1
+        self.newcomer = f"relay-{number}"
+        """The relay that joins later: started when it does."""
+        self._late = Rtpengine(f"127.0.0.{10 + number}", media_ports=ports)
         self._folder = tempfile.TemporaryDirectory(prefix="kedge-demo-")
         callee = ("127.0.0.1", free_port())
         self.kedge = KedgeProcess(
@@ -41,6 +51,7 @@ class Stage:
             routes=[RouteRule(prefix=PREFIX, next_hops=[callee])],
             peers={"phones": ["127.0.0.1/32"]},
             health=_HEALTH,
+            relay_set={"rebalance": {"rate": max(5, calls // _SPREADING), "rest": _REST}},
         )
         self.phones = PhoneProcess(proxy=self.kedge.address, callee=callee, prefix=PREFIX)
         self._stack = AsyncExitStack()
@@ -54,6 +65,7 @@ class Stage:
         """
         async with AsyncExitStack() as stack:
             stack.callback(self._folder.cleanup)
+            stack.callback(self._late.stop)
             for relay in self.relays.values():
                 stack.callback(relay.stop)
                 relay.start()
@@ -72,6 +84,40 @@ class Stage:
         """End all of it."""
         await self._stack.aclose()
 
+    async def restart(self, relay: str) -> None:
+        """Start a relay that was killed."""
+        await asyncio.to_thread(self.relays[relay].start)
+
+    async def join(self, relay: str) -> None:
+        """Start one more relay, and write it into the RelaySet file, which Kedge reads again."""
+        self.relays[relay] = self._late
+        await self.restart(relay)
+        file = Path(self._folder.name) / "relayset.yaml"
+        resource = json.loads(file.read_text())
+        address, port = self._late.ng
+        resource["spec"]["endpoints"].append({"name": relay, "address": address, "port": port, "weight": 100})
+        new = file.with_suffix(".new")
+        new.write_text(json.dumps(resource))
+        new.rename(file)  # in one step: Kedge never sees half a file
+
+    async def drain(self, relay: str) -> None:
+        """Ask Kedge to move all calls off a relay."""
+        async with self._http.post(f"/v1/relays/{relay}/intent", json={"intent": "Drain"}) as response:
+            response.raise_for_status()
+
+    async def plan(self, kind: str, relay: str = "") -> PlanRecord:
+        """Return what Kedge would do."""
+        return from_json(PlanRecord, await self._get(f"/v1/plan?kind={kind}&relay={relay}"))
+
+    async def snapshot(self) -> SignalingSnapshot:
+        """Return what Kedge knows, but for the calls."""
+        return from_json(SignalingSnapshot, await self._get("/v1/snapshot?calls=false"))
+
+    async def relay_of_each(self) -> dict[int, str]:
+        """Return the relay of each call, by the call's number."""
+        calls = [from_json(CallRecord, one) for one in await self._get("/v1/calls")]
+        return {_number(one): one.relay for one in calls}
+
     async def relay_records(self) -> list[RelayRecord]:
         """Return the relays as Kedge sees them."""
         return [from_json(RelayRecord, one) for one in await self._get("/v1/relays")]
@@ -79,7 +125,7 @@ class Stage:
     async def calls_on(self, relay: str) -> list[int]:
         """Return the numbers of the calls that a relay carries."""
         found = [from_json(CallRecord, one) for one in await self._get(f"/v1/calls?relay={relay}")]
-        return [int(one.callee.partition("@")[0].rpartition(":")[2][-8:]) for one in found]
+        return [_number(one) for one in found]
 
     async def events(self) -> AsyncIterator[EventRecord]:
         """Yield Kedge's events as they come, beginning with those of its start."""
@@ -93,3 +139,7 @@ class Stage:
         async with self._http.get(path) as response:
             response.raise_for_status()
             return await response.json()
+
+
+def _number(call: CallRecord) -> int:
+    return int(call.callee.partition("@")[0].rpartition(":")[2][-8:])

@@ -19,14 +19,15 @@ from rich.table import Table
 from rich.text import Text
 
 from demo.figures import Incident, Result, refused_text, summary_lines
-from kedge.ports.records import EventRecord, RelayRecord
+from kedge.ports.records import EventRecord, ProgressRecord, RelayRecord
 
-_COLOURS: Final = {"Ready": "green", "Suspect": "yellow", "Down": "red"}
+_COLOURS: Final = {"Ready": "green", "Suspect": "yellow", "Draining": "yellow", "Down": "red"}
 _EVENTS: Final = 18
 """Events that are shown where there is room."""
-_OTHER_LINES: Final = 18
+_OTHER_LINES: Final = 23
 """Lines of the picture beside events and relays."""
 _BAR: Final = 24
+_PROGRESS_BAR: Final = 16
 _SVG_WIDTH: Final = 108
 _FOREIGN_FONT: Final = re.compile(r"@font-face\s*\{.*?\}\s*", re.DOTALL)
 
@@ -43,6 +44,8 @@ class View:
         self._relays: Sequence[RelayRecord] = ()
         self._counts: dict[str, float] = {}
         self._events: deque[tuple[float, Text]] = deque(maxlen=_EVENTS)
+        self._plan = ""
+        self._progress: ProgressRecord | None = None
         self._incidents: list[Incident] = []
         self._result: Result | None = None
         self._live: Live | None = None
@@ -70,18 +73,26 @@ class View:
         """Show one of Kedge's events."""
         self._note(event.at, Text(event.message, style="yellow" if event.warning else ""))
 
-    def state(self, relays: Sequence[RelayRecord], counts: dict[str, float]) -> None:
-        """Show relays, and what the phones count."""
+    def plan(self, text: str) -> None:
+        """Show what Kedge says that it is going to do."""
+        self._plan = text
+        self._note(time.time(), Text(f"plan: {text}", style="cyan"))
+
+    def state(
+        self, relays: Sequence[RelayRecord], counts: dict[str, float], progress: Sequence[ProgressRecord] = ()
+    ) -> None:
+        """Show relays, what the phones count, and how far Kedge's own plans are."""
         self._relays, self._counts = sorted(relays, key=lambda one: one.name), counts
+        self._progress = max(progress, key=lambda one: one.started, default=None)
 
     def incident(self, incident: Incident) -> None:
-        """Show what a loss of a relay meant to the phones."""
+        """Show what a move of calls meant to the phones."""
         self._incidents.append(incident)
         if self._live is None:
             p50, p99, longest = incident.figures
             gaps = f"audio gap p50 {p50}, p99 {p99}, max {longest}"
             at = time.time() - self._began_wall
-            self._line(f"{at:6.2f} s  {incident.relay} {incident.name} under {incident.calls} calls: {gaps}")
+            self._line(f"{at:6.2f} s  {incident.head}: {gaps}")
 
     def end(self, result: Result) -> None:
         """Show the summary. The very last line is the result's, with or without a terminal."""
@@ -127,7 +138,25 @@ class View:
             (f"{hearing}/{2 * self._calls}", "bold green" if hearing == 2 * self._calls else "bold red"),
             "   RTP packets received ", (f"{int(counts.get('received', 0)):,}", "bold"),
         )  # fmt: skip
-        return Group(line, Text(self._act, style="bold cyan"))
+        return Group(line, Text(self._act, style="bold cyan"), self._plan_line(), self._progress_line())
+
+    def _plan_line(self) -> Text:
+        return Text(f"plan      {self._plan or '-'}", no_wrap=True, overflow="ellipsis")
+
+    def _progress_line(self) -> Text:
+        one = self._progress
+        if one is None:
+            return Text("progress  -")
+        what = f"drain of {one.relay}" if one.relay else "rebalance"
+        share = 1.0 if one.done else one.moved / max(1, one.calls)
+        filled = round(_PROGRESS_BAR * share)
+        took = max(0.0, time.time() - one.started)
+        pace = "done" if one.done else f"{one.moved / max(took, 0.1):.0f} calls/s, {one.seconds_left:.1f} s left"
+        failed = f", {one.failed} could not be" if one.failed else ""
+        return Text.assemble(
+            "progress  ", ("█" * filled, "green"), ("░" * (_PROGRESS_BAR - filled), "dim"),
+            f"  {what}: {one.moved} of {one.calls} calls moved{failed}, {pace}",
+        )  # fmt: skip
 
     def _relay_table(self) -> RenderableType:
         table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False)
@@ -155,10 +184,10 @@ class View:
     def _incident_table(self) -> RenderableType:
         table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False)
         table.add_column("AUDIO GAP AT THE PHONES", ratio=1)
-        for name in ("CALLS", "P50", "P99", "MAX"):
+        for name in ("P50", "P99", "MAX"):
             table.add_column(name, justify="right")
         for one in self._incidents:
-            table.add_row(f"{one.relay} {one.name}", str(one.calls), *one.figures)
+            table.add_row(one.head, *one.figures)
         return table
 
     def _totals(self, result: Result) -> RenderableType:

@@ -37,16 +37,16 @@ def session_of(process: subprocess.Popen[bytes]) -> list[str]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, list[str], str, Path]:
     """Exit status, lines, errors and picture of one demo."""
     picture = tmp_path_factory.mktemp("demo") / "demo.svg"
-    process = demo("--calls", "6", "--svg", str(picture))
-    out, err = process.communicate(timeout=60)
+    process = demo("--calls", "9", "--svg", str(picture))
+    out, err = process.communicate(timeout=120)
     assert session_of(process) == []
     return process.returncode, out.decode().splitlines(), err.decode(), picture
 
 
-def test_all_calls_outlive_a_killed_and_a_frozen_relay(run: tuple[int, list[str], str, Path]) -> None:
+def test_all_calls_outlive_relays_killed_frozen_added_and_drained(run: tuple[int, list[str], str, Path]) -> None:
     status, lines, err, _ = run
 
-    assert lines[-1] == "demo: 6 calls, 6 kept, 0 lost"
+    assert lines[-1] == "demo: 9 calls, 9 kept, 0 lost"
     assert (status, err) == (0, "")
 
 
@@ -54,8 +54,13 @@ def test_it_tells_what_happens_and_what_the_phones_heard(run: tuple[int, list[st
     text = "\n".join(run[1])
 
     gap = r"audio gap p50 \d+ ms, p99 \d+ ms, max \d+ ms"
-    assert re.search(rf"^relay-\d killed \(SIGKILL\) under [2-6] calls: {gap}$", text, re.MULTILINE)
-    assert re.search(rf"^relay-\d frozen \(SIGSTOP\) under [2-6] calls: {gap}$", text, re.MULTILINE)
+    assert re.search(rf"^relay-\d killed \(SIGKILL\) under [2-9] calls: {gap}$", text, re.MULTILINE)
+    assert re.search(rf"^relay-\d frozen \(SIGSTOP\) under [2-9] calls: {gap}$", text, re.MULTILINE)
+    assert re.search(rf"^relay-\d returned and got \d calls?: {gap}$", text, re.MULTILINE)
+    assert re.search(rf"^relay-4 joined and got [1-9] calls?: {gap}$", text, re.MULTILINE)
+    assert re.search(rf"^relay-\d drained of [3-9] calls: {gap}$", text, re.MULTILINE)
+    assert re.search(r"plan: rebalance: .* to relay-4", text)
+    assert re.search(r"plan: drain: \d from relay-\d to relay-\d", text)
     assert re.search(r"is Down \(Refused\)", text)
     assert re.search(r"is Down \(ProbesLost\)", text)
     assert re.search(r"^SIP responses that were not 2xx: none$", text, re.MULTILINE)
@@ -68,6 +73,7 @@ def test_the_picture_shows_it_and_loads_nothing_from_elsewhere(run: tuple[int, l
     assert picture.startswith("<svg")
     assert "demo:" in picture
     assert "SIGSTOP" in picture
+    assert "progress" in picture
     assert "url(" not in re.sub(r"url\(#[^)]*\)", "", picture)
 
 

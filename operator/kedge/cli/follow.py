@@ -85,6 +85,8 @@ class DrainWatch(_Watch):
         moved = progress.moved if progress is not None else self._most - relay.sessions
         failed = progress.failed if progress is not None else 0
         done = f"{moved} of {calls} calls moved"
+        if self._seen and not relay.sessions and not calls:
+            return self._end(f"relay {relay.name} is drained: it had no calls", ok=True)
         if self._seen and not relay.sessions:
             took = f" in {now - (self._began or now):.1f} s"
             lost = f", {failed} could not be: {progress.message}" if failed and progress is not None else ""

@@ -87,7 +87,8 @@ def plan_lines(plan: PlanRecord) -> Iterator[str]:
     if not plan.moves:
         yield "No call moves." if plan.kind != "Rebalance" or stays else "No call moves: the set is in balance."
     else:
-        yield f"{_calls(plan.moves)} {_verb('move', plan.moves)}, in {plan.seconds:.1f} s at the pace that is allowed."
+        pace = f"in {plan.seconds:.1f} s" if plan.seconds >= 0.1 else "in less than 0.1 s"
+        yield f"{_calls(plan.moves)} {_verb('move', plan.moves)}, {pace} at the pace that is allowed."
     if plan.unplaced:
         yield f"{_calls(plan.unplaced)} {_verb('do', plan.unplaced)} not fit anywhere."
     if plan.unmovable:
@@ -108,9 +109,11 @@ def plan_view(plan: PlanRecord) -> RenderableType:
 
 
 def _ways(plan: PlanRecord) -> RenderableType:
-    table = table_of("CALLS", "FROM", "TO", "WHY IT STAYS")
+    stays = any(row.reason for row in plan.table)
+    table = table_of("CALLS", "FROM", "TO", *(["WHY IT STAYS"] if stays else []))
     for row in plan.table:
-        table.add_row(str(row.calls), _text(row.source), _text(row.target or _STAYS), _text(_reason(row.reason)))
+        why = [_text(_reason(row.reason))] if stays else []
+        table.add_row(str(row.calls), _text(row.source), _text(row.target or _STAYS), *why)
     return table
 
 
@@ -125,10 +128,11 @@ def _relays(plan: PlanRecord) -> RenderableType:
 
 
 def _each_call(calls: PlannedCalls) -> RenderableType:
-    table = table_of("CALL", "FROM", "TO", "WHY IT STAYS")
+    stay = (*calls.unplaced, *calls.unmovable)
+    table = table_of("CALL", "FROM", "TO", *(["WHY IT STAYS"] if stay else []))
     for call, source, target in calls.moves:
-        table.add_row(*map(_text, (call, source, target, "")))
-    for call, relay, reason in (*calls.unplaced, *calls.unmovable):
+        table.add_row(*map(_text, (call, source, target)))
+    for call, relay, reason in stay:
         table.add_row(*map(_text, (call, relay, _STAYS, _reason(reason))))
     return table
 

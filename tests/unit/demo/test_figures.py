@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from demo.figures import Incident, Result, incident_of, result_of, summary_lines
+from demo.figures import Incident, Result, incident_of, plan_text, result_of, summary_lines
 from tests.kit.results import CallReport, FarmReport, LegReport, ReInvite
+
+from kedge.cli.plan_view import PlannedRow, PlanRecord
 
 AT = 100.0
 
@@ -61,12 +63,26 @@ def test_refusals_are_counted_in_both_directions() -> None:
 
 
 def test_the_summary_ends_with_the_line_for_scripts() -> None:
-    incident = Incident(name="killed (SIGKILL)", relay="r1", calls=7, gaps=(0.1, 0.12))
-    result = Result(calls=20, kept=20, moved=7, refused={"491 INVITE": 2}, incidents=(incident,))
+    killed = Incident(name="killed (SIGKILL) under", relay="r1", calls=7, gaps=(0.1, 0.12))
+    drained = Incident(name="drained of", relay="r2", calls=1, gaps=(0.02,))
+    result = Result(calls=20, kept=20, moved=7, refused={"491 INVITE": 2}, incidents=(killed, drained))
 
     assert summary_lines(result) == [
         "calls 20, moves 7, lost 0",
         "r1 killed (SIGKILL) under 7 calls: audio gap p50 120 ms, p99 120 ms, max 120 ms",
+        "r2 drained of 1 call: audio gap p50 20 ms, p99 20 ms, max 20 ms",
         "SIP responses that were not 2xx: 2 x 491 INVITE",
         "demo: 20 calls, 20 kept, 0 lost",
     ]
+
+
+def test_a_plan_is_one_line() -> None:
+    rows = (
+        PlannedRow(calls=3, source="r1", target="r2", reason=""),
+        PlannedRow(calls=1, source="r1", target="", reason="NoCapacity"),
+    )
+    plan = PlanRecord(kind="Drain", moves=3, unplaced=1, unmovable=0, seconds=0.25, relays=(), table=rows)
+    nothing = PlanRecord(kind="Rebalance", moves=0, unplaced=0, unmovable=0, seconds=0.0, relays=(), table=())
+
+    assert plan_text(plan) == "drain: 3 from r1 to r2, 1 from r1 to nowhere; in 0.2 s"
+    assert plan_text(nothing) == "rebalance: nothing to move"

@@ -11,9 +11,9 @@ from demo.figures import Incident, Result
 from demo.view import View
 from rich.console import Console
 
-from kedge.ports.records import EventRecord, RelayRecord
+from kedge.ports.records import EventRecord, ProgressRecord, RelayRecord
 
-INCIDENT = Incident(name="killed (SIGKILL)", relay="relay-1", calls=1, gaps=(0.1, 0.12))
+INCIDENT = Incident(name="killed (SIGKILL) under", relay="relay-1", calls=1, gaps=(0.1, 0.12))
 RESULT = Result(calls=2, kept=2, moved=1, incidents=(INCIDENT,))
 
 
@@ -32,6 +32,13 @@ def play(view: View) -> None:
     view.end(RESULT)
 
 
+def progress(started: float, *, done: bool = False, relay: str = "") -> ProgressRecord:
+    return ProgressRecord(
+        relay_set="default/voice", kind="Drain" if relay else "Rebalance", relay=relay, started=started, calls=8,
+        moved=8 if done else 2, failed=1, seconds_left=0.0 if done else 1.25, done=done,
+    )  # fmt: skip
+
+
 def seen(console: Console) -> str:
     file = console.file
     assert isinstance(file, io.StringIO)
@@ -47,7 +54,7 @@ def test_without_a_terminal_there_are_plain_lines_and_the_last_one_is_the_result
     assert [line.partition(" s  ")[2] for line in lines[:3]] == [
         "2 calls talk",
         "relay relay-1 is Down",
-        "relay-1 killed (SIGKILL) under 1 calls: audio gap p50 120 ms, p99 120 ms, max 120 ms",
+        "relay-1 killed (SIGKILL) under 1 call: audio gap p50 120 ms, p99 120 ms, max 120 ms",
     ]
     assert lines[-1] == "demo: 2 calls, 2 kept, 0 lost"
     assert "\x1b" not in seen(console)
@@ -86,3 +93,25 @@ def test_a_saved_picture_names_no_server(tmp_path: Path) -> None:
     assert "font-face" not in svg
     assert "monospace" in svg
     assert "kept" in svg
+
+
+def test_plan_progress_and_pace_are_seen_of_what_began_last() -> None:
+    view = View(Console(file=io.StringIO(), force_terminal=False), calls=8)
+    view.plan("drain: 8 from relay-1 to relay-2")
+    view.state([], {}, [progress(time.time(), relay="relay-1"), progress(0.0, done=True)])
+    picture = Console(file=io.StringIO(), width=120)
+    picture.print(view.render())
+
+    text = seen(picture)
+    assert "plan      drain: 8 from relay-1 to relay-2" in text
+    assert "████░░░░░░░░░░░░  drain of relay-1: 2 of 8 calls moved, 1 could not be, " in text
+    assert "1.2 s left" in text
+
+
+def test_a_plan_that_was_carried_out_is_seen_as_done() -> None:
+    view = View(Console(file=io.StringIO(), force_terminal=False), calls=8)
+    view.state([], {}, [progress(0.0, done=True)])
+    picture = Console(file=io.StringIO(), width=120)
+    picture.print(view.render())
+
+    assert "█" * 16 + "  rebalance: 8 of 8 calls moved, 1 could not be, done" in seen(picture)
