@@ -1,9 +1,10 @@
 """Diagnose, plan, act: drains and rebalances, beside SIP and never in its way.
 
-Each round looks at what is (the records of relays and calls), makes the plan anew on a thread of its own, and posts
-the moves that have not been asked for yet. So nothing has to be repaired when a relay is lost during a drain, a second
-wish contradicts the first, or a relay returns half-way: the next plan is made from what is then. What ``show`` returns
-without acting is what would be done.
+Each look takes what is: the records of relays and calls. When they differ from what the last plan was made for, a plan
+is made anew, on a thread of its own, in which calls that were already asked to move count as moved. So nothing has to
+be repaired when a relay is lost during a drain, a second wish contradicts the first, or a relay returns half-way, and
+no call is moved twice. Planned moves wait here, and are asked for at an even pace; a wish that is taken back ends
+them at once. What ``show`` returns without acting is what would be done.
 
 The loss of a relay does not wait for this: ``call.failover`` places its calls at once, by two random choices.
 """
@@ -12,15 +13,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from kedge.base.errors import KedgeError
-from kedge.ports.records import CallRecord, ProgressRecord, RelayRecord
+from kedge.ports.records import CallRecord, CallState, ProgressRecord, RelayRecord
 from kedge.relay.model import InventorySnapshot, RelaySetPolicy
-from kedge.relay.plan import Pace, Plan, PlanCall, PlanKind, PlanRelay, plan_drain, plan_loss, plan_rebalance
+from kedge.relay.plan import Move, Pace, Plan, PlanCall, PlanKind, PlanRelay, plan_drain, plan_loss, plan_rebalance
+from kedge.relay.plan_model import RESTING
+from kedge.runtime.steering import Ask, Steering, Task
 
 if TYPE_CHECKING:
     from kedge.runtime.bookkeeper import Bookkeeper
@@ -30,69 +34,54 @@ _IDLE: Final = 1.0
 """Seconds between two looks while nothing is to be done."""
 _BUSY: Final = 0.25
 """Seconds between two looks while calls are being moved."""
+_STEP: Final = 0.05
+"""Seconds between two portions of moves."""
 _SETTLE: Final = 2.0
 """Seconds that the relays of a set must have been as they are before load is evened out: more may be on their way."""
-_ASK_AGAIN: Final = 5.0
-"""Seconds after which a move that has not come about is asked for again."""
+_DRAIN_SHARE: Final = 0.5
+"""The part of the failover's pace that a drain takes: its calls have audio, so that it need not hurry so much."""
+_PLAN_AGAIN: Final = 1.0
+"""Seconds after which a drain that is stuck is planned anew although no relay has changed."""
+_STALE: Final = 10.0
+"""Seconds after which a rebalance is planned anew: calls have come and gone."""
+_REST_AGAIN: Final = 5.0
+"""Seconds until load that cannot be evened out, as calls are resting, is looked at again."""
+_CLOSING: Final = 5.0
+"""Seconds to wait at most for the records of the last moves."""
 _MISSED: Final = 60.0
 """Seconds before the start of this process in which a wish may have been made that nobody has seen."""
-_GONE: Final = ("Down",)
+_SERVING: Final = ("Ready", "Full")
+_NOT_ESTABLISHED: Final = "NotEstablished"
 
 
 class PlanRequestError(KedgeError):
     """A plan was asked for that cannot be made: no such RelaySet or relay, or its mode forbids it."""
 
 
-class _Task:
-    """A drain or rebalance under way."""
-
-    __slots__ = ("asked", "calls", "done_at", "failed", "key", "kind", "left", "message", "moved", "relay", "started")
-
-    def __init__(self, kind: PlanKind, key: str, relay: RelayRecord | None) -> None:
-        self.kind = kind
-        self.key = key
-        self.relay = relay
-        self.started = time.time()
-        self.asked: dict[str, tuple[str, float]] = {}
-        """Target and time (monotonic) of each call that was asked to move and is not there yet."""
-        self.calls = 0
-        self.moved = 0
-        self.failed = 0
-        self.left = 0.0
-        self.message = ""
-        self.done_at = 0.0
-
-    def record(self) -> ProgressRecord:
-        """Return what others may know of it."""
-        return ProgressRecord(
-            relay_set=self.key, kind=self.kind.value, relay=self.relay.name if self.relay is not None else "",
-            started=self.started, calls=self.calls, moved=self.moved, failed=self.failed, seconds_left=self.left,
-            done=self.done_at > 0, message=self.message,
-        )  # fmt: skip
-
-
 class Planner:
-    """Runs on the loop beside SIP. The policies that it is given are this process's share of those of RelaySets."""
+    """Runs on the loop beside SIP. The policies that it is given are this process's share of those of RelaySets.
 
-    def __init__(self, signaling: Signaling, books: Bookkeeper, *, clock: Callable[[], float] = time.monotonic) -> None:
+    ``clock`` is monotonic, ``wall`` Unix time; both in seconds.
+    """
+
+    def __init__(
+        self,
+        signaling: Signaling,
+        books: Bookkeeper,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._signaling = signaling
         self._books = books
         self._clock = clock
+        self._wall = wall
         self._policies: dict[str, RelaySetPolicy] = {}
-        self._started = time.time()
-        self._asked: dict[str, str] = {}
+        self._started = wall()
+        self._wishes: dict[str, str] = {}
         """The last wish for a rebalance of each set that was seen (``RelaySetPolicy.rebalance_at``)."""
-        self._shape: dict[str, frozenset[str]] = {}
-        """The relays that served each set at the last look."""
-        self._changed_at: dict[str, float] = {}
-        self._uneven: set[str] = set()
-        """Sets that a relay has joined, and whose load has not been looked at since."""
-        self._drains: dict[str, _Task] = {}
-        """By relay uid."""
-        self._rebalances: dict[str, _Task] = {}
-        """By set."""
-        self._finished: dict[str, _Task] = {}
-        """The last finished task of each set."""
+        self._sets: dict[str, Steering] = {}
+        self._look_at = 0.0
         self._wake = asyncio.Event()
 
     # --- what others ask --------------------------------------------------------------------------------------------
@@ -102,12 +91,12 @@ class Planner:
         self._policies = {policy.key: policy for policy in snapshot.relay_sets}
         for policy in snapshot.relay_sets:
             self._note_wish(policy)
-        self._wake.set()
+        self.wake()
 
     def _note_wish(self, policy: RelaySetPolicy) -> None:
         """Even out the load of a set once for each new value of its annotation."""
-        at, before = policy.rebalance_at, self._asked.get(policy.key)
-        self._asked[policy.key] = at
+        at, before = policy.rebalance_at, self._wishes.get(policy.key)
+        self._wishes[policy.key] = at
         if not at or at == before or (before is None and not self._is_news(at)):
             return
         try:
@@ -127,12 +116,12 @@ class Planner:
 
     def wake(self) -> None:
         """Look at once; on the planner's loop."""
+        self._look_at = 0.0
         self._wake.set()
 
     def progress(self) -> tuple[ProgressRecord, ...]:
         """Return how far everything is; from any thread."""
-        tasks = [*self._drains.values(), *self._rebalances.values(), *self._finished.values()]
-        return tuple(task.record() for task in tasks)
+        return tuple(task.record() for steering in list(self._sets.values()) for task in steering.tasks())
 
     async def show(self, kind: PlanKind, *, relay_set: str = "", relay: str = "") -> Plan:
         """Return the plan that would be carried out now. It is only shown.
@@ -142,7 +131,10 @@ class Planner:
         """
         found = self._find(relay_set, relay) if relay or kind is not PlanKind.REBALANCE else None
         key = found.relay_set if found is not None else self._set_named(relay_set)
-        return await self._plan(kind, key, [found.uid] if found is not None else [])
+        snapshot = self._books.snapshot()
+        relays = [self._relay(one, one.sessions) for one in snapshot.relays if one.relay_set == key]
+        leaving = [found.uid] if found is not None else []
+        return await asyncio.to_thread(self._planned, kind, key, leaving, relays, snapshot.calls, {})
 
     def rebalance(self, relay_set: str) -> str:
         """Even out the load of a set now; return its key.
@@ -153,10 +145,12 @@ class Planner:
         key = self._set_named(relay_set)
         if not self._policies[key].rebalance.allowed:
             raise PlanRequestError(f"RelaySet {key} has rebalance.mode Disabled")
-        self._changed_at[key] = self._clock() - _SETTLE
-        self._uneven.add(key)
-        self._rebalances.setdefault(key, _Task(PlanKind.REBALANCE, key, None))
-        self._wake.set()
+        steering = self._steering(key)
+        steering.changed_at = self._clock() - _SETTLE
+        steering.uneven_at = self._clock()
+        if steering.rebalance is None:
+            steering.rebalance = Task(PlanKind.REBALANCE, key, None, self._clock(), self._wall())
+        self.wake()
         return key
 
     def _set_named(self, name: str) -> str:
@@ -168,74 +162,142 @@ class Planner:
 
     def _find(self, relay_set: str, name: str) -> RelayRecord:
         relays = self._books.snapshot(calls=False).relays
-        found = [one for one in relays if one.name == name and relay_set in ("", one.relay_set)]
+        sets = ("", relay_set)
+        found = [
+            one for one in relays
+            if one.name == name and (relay_set in ("", one.relay_set) or one.relay_set.partition("/")[2] in sets)
+        ]  # fmt: skip
         if len(found) != 1:
             known = ", ".join(sorted(one.name for one in relays)) or "none"
             raise PlanRequestError(f"{'several relays are called' if found else 'there is no relay'} {name!r}: {known}")
         return found[0]
 
-    # --- diagnose ---------------------------------------------------------------------------------------------------
+    def _steering(self, key: str) -> Steering:
+        if key not in self._sets:
+            self._sets[key] = Steering(key)
+        return self._sets[key]
+
+    def _policy(self, key: str) -> RelaySetPolicy:
+        """Return the policy of a set; the default one if the set is gone, and its relays have yet to be emptied."""
+        return self._policies.get(key) or RelaySetPolicy(key=key)
+
+    # --- look -------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Look, plan and act until cancelled."""
         while True:
-            busy = await self._round()
+            delay = await self.step()
             try:
-                async with asyncio.timeout(_BUSY if busy else _IDLE):
+                async with asyncio.timeout(delay):
                     await self._wake.wait()
             except TimeoutError:
                 pass  # time for another look
             self._wake.clear()
 
-    async def _round(self) -> bool:
-        relays = self._books.snapshot(calls=False).relays
-        for key in self._policies:
-            await self._look_at(key, [one for one in relays if one.relay_set == key])
-        return bool(self._drains or self._rebalances or self._uneven)
+    async def step(self) -> float:
+        """Look, if it is time, and ask for the moves that the pace allows; return seconds until the next step."""
+        if self._clock() >= self._look_at:
+            await self._look()
+            busy = any(one.busy or one.uneven_at is not None for one in self._sets.values())
+            self._look_at = self._clock() + (_BUSY if busy else _IDLE)
+        for steering in self._sets.values():
+            if steering.queue:
+                self._ask(steering)
+        if any(steering.queue for steering in self._sets.values()):
+            return _STEP
+        return max(0.0, self._look_at - self._clock())
 
-    async def _look_at(self, key: str, relays: Sequence[RelayRecord]) -> None:
+    async def _look(self) -> None:
+        relays = self._books.snapshot(calls=False).relays
+        for key in [*self._policies, *{one.relay_set for one in relays}.difference(self._policies)]:
+            steering = self._steering(key)
+            await self._look_at_set(steering, [one for one in relays if one.relay_set == key])
+        for key in [key for key, one in self._sets.items() if key not in self._policies and not one.busy]:
+            del self._sets[key]
+
+    async def _look_at_set(self, steering: Steering, relays: Sequence[RelayRecord]) -> None:
         now = self._clock()
-        serving = frozenset(one.uid for one in relays if one.state in ("Ready", "Full") and one.intent == "Serve")
-        known = self._shape.get(key)
-        if known != serving:
-            self._shape[key] = serving
-            self._changed_at[key] = now
-            if known is not None and serving - known and self._policies[key].rebalance.on_scale_out:
-                self._uneven.add(key)
-        leaving = [one for one in relays if one.intent == "Drain" and one.state not in _GONE]
-        await self._drain(key, leaving)
-        emptied = not any(one.sessions for one in leaving)
-        if key in self._uneven and emptied and now - self._changed_at[key] >= _SETTLE:
-            await self._rebalance(key)
+        self._note_shape(steering, relays, now)
+        steering.settle(self._books.record, now)
+        leaving = {one.uid: one for one in relays if one.intent == "Drain" and one.state != "Down"}
+        self._open_drains(steering, leaving, now)
+        await self._plan_drain(steering, relays, leaving)
+        self._close_drains(steering, {one.uid: one for one in relays}, now)
+        if steering.queue and steering.queue_kind is PlanKind.DRAIN:
+            return  # what has to leave goes first
+        due = steering.uneven_at is not None and now >= max(steering.uneven_at, steering.changed_at + _SETTLE)
+        if due and not any(ask.task.kind is PlanKind.DRAIN and ask.tries == 1 for ask in steering.asked.values()):
+            await self._plan_rebalance(steering, relays)
+
+    def _note_shape(self, steering: Steering, relays: Sequence[RelayRecord], now: float) -> None:
+        """Note which relays serve. One that is in doubt has neither gone nor, when it is not any more, joined."""
+        known = steering.shape
+        serving = {one.uid for one in relays if one.state in _SERVING and one.intent == "Serve"}
+        doubted = {one.uid for one in relays if one.state == "Suspect" and one.intent == "Serve"}
+        shape = frozenset(serving | (doubted & known if known is not None else set()))
+        if known == shape:
+            return
+        steering.shape, steering.changed_at = shape, now
+        if known is not None and shape - known and self._policy(steering.key).rebalance.on_scale_out:
+            steering.uneven_at = now
 
     # --- drain ------------------------------------------------------------------------------------------------------
 
-    async def _drain(self, key: str, leaving: Sequence[RelayRecord]) -> None:
-        uids = {one.uid for one in leaving}
-        for uid, task in list(self._drains.items()):
-            if task.key == key and uid not in uids:
-                del self._drains[uid]  # taken back, dead, or gone
-                self._finish(task, "" if not task.asked else "ended before all calls had moved")
-        busy = [one for one in leaving if one.sessions]
-        for relay in busy:
-            if relay.uid not in self._drains:
-                self._drains[relay.uid] = _Task(PlanKind.DRAIN, key, relay)
-        for uid in [one.uid for one in leaving if not one.sessions and one.uid in self._drains]:
-            self._finish(self._drains.pop(uid), "")
-        if not busy:
-            return
-        plan = await self._plan(PlanKind.DRAIN, key, [one.uid for one in leaving])
-        for relay in busy:
-            self._act(self._drains[relay.uid], plan, relay.uid, limit=len(plan.moves))
-            self._overdue(self._drains[relay.uid], plan)
+    def _open_drains(self, steering: Steering, leaving: dict[str, RelayRecord], now: float) -> None:
+        for uid, relay in leaving.items():
+            task = steering.drains.get(uid)
+            if task is None and relay.sessions:
+                steering.drains[uid] = Task(PlanKind.DRAIN, steering.key, relay, now, self._wall())
+            elif task is not None and relay.sessions:
+                task.closing, task.why = -1.0, ""  # it is wished again
 
-    def _overdue(self, task: _Task, plan: Plan) -> None:
-        """Once the deadline has passed, calls that are still there get what the set's policy says."""
-        policy = self._policies[task.key].drain
-        if not policy.hang_up_unmovable or time.time() - task.started < policy.deadline:
+    async def _plan_drain(
+        self, steering: Steering, relays: Sequence[RelayRecord], leaving: dict[str, RelayRecord]
+    ) -> None:
+        if not steering.drains:
             return
-        stuck = [(left.call, left.reason) for left in (*plan.unplaced, *plan.unmovable)]
-        self._signaling.post(lambda now: self._hang_up(stuck, now))
+        calls = [one for one in self._books.snapshot().calls if one.relay_set == steering.key]
+        here = [one for one in calls if one.relay_uid in leaving]
+        picture = ("Drain", _picture(relays))
+        now = self._clock()
+        if steering.planned != picture:
+            steering.queue.clear()
+        queued = {move.call for move in steering.queue}
+        fresh = [one for one in here if one.id not in steering.asked and one.id not in queued]
+        if fresh and (steering.planned != picture or now >= steering.plan_again):
+            sessions = steering.projected(relays, calls)
+            for move in steering.queue:
+                sessions[move.target] = sessions.get(move.target, 0) + 1
+            shown = [self._relay(one, sessions[one.uid]) for one in relays]
+            plan = await asyncio.to_thread(
+                self._planned, PlanKind.DRAIN, steering.key, sorted(leaving), shown, fresh, {}
+            )
+            steering.queue.extend(plan.moves)
+            steering.queue_kind, steering.planned = PlanKind.DRAIN, picture
+            steering.left = (*plan.unplaced, *plan.unmovable)
+            steering.plan_again = now + (_BUSY if plan.moves else _PLAN_AGAIN)
+        elif not fresh:
+            steering.left = ()
+        self._count_drains(steering, here, leaving)
+
+    def _count_drains(self, steering: Steering, here: Sequence[CallRecord], leaving: dict[str, RelayRecord]) -> None:
+        pace = self._pace(steering.key, PlanKind.DRAIN)
+        for uid, task in steering.drains.items():
+            if uid not in leaving:
+                continue
+            left = [one for one in steering.left if one.relay == uid]
+            failed = [one for one in left if one.reason != _NOT_ESTABLISHED]
+            task.failed = len(failed) + steering.stuck(uid)
+            task.calls = task.moved + sum(one.relay_uid == uid for one in here)
+            task.to_go = (task.calls - task.moved - len(left)) / pace.calls
+            task.message = f"{len(left)} calls cannot leave yet: {left[0].reason}" if left else ""
+            self._overdue(task, [*((one.call, one.reason) for one in left), *_refusing(steering, uid)])
+
+    def _overdue(self, task: Task, stuck: Sequence[tuple[str, str]]) -> None:
+        """Once the deadline has passed, calls that cannot be moved get what the set's policy says."""
+        policy = self._policy(task.key).drain
+        if stuck and policy.hang_up_unmovable and self._clock() - task.begun >= policy.deadline:
+            self._signaling.post(lambda now: self._hang_up(stuck, now))
 
     def _hang_up(self, stuck: Sequence[tuple[str, str]], now: float) -> None:
         b2bua = self._signaling.b2bua
@@ -244,104 +306,197 @@ class Planner:
             if call is not None:
                 b2bua.hang_up(call, now, reason=f"Its relay is drained and it could not be moved: {why}")
 
+    def _close_drains(self, steering: Steering, relays: dict[str, RelayRecord], now: float) -> None:
+        for uid, task in list(steering.drains.items()):
+            relay = relays.get(uid)
+            if relay is not None and relay.intent == "Drain" and relay.state != "Down" and relay.sessions:
+                continue
+            if task.closing < 0:
+                task.closing = now
+                task.why = _why_ended(relay)
+                steering.queue = deque(move for move in steering.queue if move.source != uid)
+                steering.plan_again = now
+            if not self._still_moving(steering, task) or now - task.closing >= _CLOSING:
+                del steering.drains[uid]
+                self._finish(steering, task)
+
+    def _still_moving(self, steering: Steering, task: Task) -> bool:
+        """Whether the records do not show yet what became of the last moves."""
+        waiting = [self._books.record(call) for call in steering.outstanding(task)]
+        if not task.why:
+            return any(waiting)
+        return any(one is not None and one.state is CallState.MOVING for one in waiting)
+
     # --- rebalance --------------------------------------------------------------------------------------------------
 
-    async def _rebalance(self, key: str) -> None:
-        policy = self._policies[key].rebalance
-        plan = await self._plan(PlanKind.REBALANCE, key, [])
-        task = self._rebalances.get(key)
-        if not plan.moves and (task is None or not task.asked):
-            self._uneven.discard(key)
-            if task is not None:
-                del self._rebalances[key]
-                self._finish(task, "" if plan.balanced else "what is left is resting, or has no room")
+    async def _plan_rebalance(self, steering: Steering, relays: Sequence[RelayRecord]) -> None:
+        now = self._clock()
+        task = steering.rebalance
+        picture = ("Rebalance", _picture(relays))
+        under_way = steering.queue or self._asked(steering)
+        if under_way and steering.planned == picture and now < steering.plan_again:
+            self._count_rebalance(steering)
             return
+        snapshot = self._books.snapshot()
+        calls = [one for one in snapshot.calls if one.relay_set == steering.key]
+        sessions = steering.projected(relays, calls)
+        shown = [self._relay(one, sessions[one.uid]) for one in relays]
+        refused = task.refused if task is not None else set()
+        plan = await asyncio.to_thread(
+            self._planned, PlanKind.REBALANCE, steering.key, [], shown, calls, dict(steering.asked), refused
+        )
+        leaving = {one.uid for one in relays if one.intent == "Drain"}
+        steering.queue = deque(move for move in plan.moves if move.source not in leaving)
+        steering.queue_kind, steering.planned = PlanKind.REBALANCE, picture
+        steering.plan_again = now + _STALE
+        if steering.queue and task is None:
+            steering.rebalance = Task(PlanKind.REBALANCE, steering.key, None, now, self._wall())
+        self._count_rebalance(steering)
+        if not steering.queue and not self._asked(steering):
+            self._end_rebalance(steering, plan, now)
+
+    def _asked(self, steering: Steering) -> int:
+        return sum(ask.task is steering.rebalance for ask in steering.asked.values())
+
+    def _count_rebalance(self, steering: Steering) -> None:
+        task = steering.rebalance
         if task is None:
-            task = self._rebalances[key] = _Task(PlanKind.REBALANCE, key, None)
-        at_once = max(1, round(policy.rate * _BUSY))
-        self._act(task, plan, None, limit=at_once)
+            return
+        to_go = len(steering.queue) + self._asked(steering)
+        task.failed = len(task.refused)
+        task.calls = task.moved + task.failed + to_go
+        task.to_go = to_go / self._pace(steering.key, PlanKind.REBALANCE).calls
+
+    def _end_rebalance(self, steering: Steering, plan: Plan, now: float) -> None:
+        resting = sum(left.reason == RESTING for left in plan.unmovable)
+        waits = not plan.balanced and resting > 0
+        steering.uneven_at = now + _REST_AGAIN if waits else None
+        task, steering.rebalance = steering.rebalance, None
+        if task is not None:
+            if not plan.balanced:
+                task.why = f"{resting} calls were moved a short while ago and rest" if waits else "no room, or no leave"
+            self._finish(steering, task)
 
     # --- plan -------------------------------------------------------------------------------------------------------
 
-    async def _plan(self, kind: PlanKind, key: str, leaving: Sequence[str]) -> Plan:
-        snapshot = self._books.snapshot()
-        return await asyncio.to_thread(self._planned, kind, key, leaving, snapshot.relays, snapshot.calls)
-
     def _planned(
-        self, kind: PlanKind, key: str, leaving: Sequence[str], relays: Sequence[RelayRecord],
-        calls: Sequence[CallRecord],
-    ) -> Plan:  # fmt: skip
-        policy = self._policies[key]
-        plan_relays = [self._relay(one) for one in relays if one.relay_set == key]
-        zones = policy.placement.zones
-        plan_calls = [self._call(one, zones=zones) for one in calls if one.relay_set == key]
-        pace = Pace(rate=policy.failover.rate, rate_per_peer=policy.failover.rate_per_peer)
+        self,
+        kind: PlanKind,
+        key: str,
+        leaving: Sequence[str],
+        relays: Sequence[PlanRelay],
+        records: Sequence[CallRecord],
+        asked: dict[str, Ask],
+        refused: AbstractSet[str] = frozenset(),
+    ) -> Plan:
+        """Make a plan; on any thread. What was ``asked`` for counts as done, what has ``refused`` stays."""
+        wall = self._wall()
+        zones = self._policy(key).placement.zones
+        calls = [
+            _call(one, one.zone if zones else "", asked.get(one.id), wall, refused)
+            for one in records
+            if one.relay_set == key
+        ]
+        pace = self._pace(key, kind)
         if kind is PlanKind.DRAIN:
-            return plan_drain(plan_relays, plan_calls, list(leaving), pace=pace)
+            return plan_drain(relays, calls, leaving, pace=pace)
         if kind is PlanKind.LOSS:
-            return plan_loss(plan_relays, plan_calls, list(leaving), pace=pace)
-        pace = Pace(rate=pace.rate, rate_per_peer=pace.rate_per_peer, calls=policy.rebalance.rate)
-        return plan_rebalance(
-            plan_relays, plan_calls, imbalance=policy.rebalance.imbalance, rest=policy.rebalance.rest,
-            now=time.time(), pace=pace,
-        )  # fmt: skip
+            return plan_loss(relays, calls, leaving, pace=pace)
+        policy = self._policy(key).rebalance
+        return plan_rebalance(relays, calls, imbalance=policy.imbalance, rest=policy.rest, now=wall, pace=pace)
 
-    def _relay(self, one: RelayRecord) -> PlanRelay:
+    def _pace(self, key: str, kind: PlanKind) -> Pace:
+        """Return the pace; ``calls`` is what this planner keeps to, and never more than budgets allow."""
+        policy = self._policy(key)
+        rate, per_peer = policy.failover.rate, policy.failover.rate_per_peer
+        calls = _DRAIN_SHARE * min(rate / 2, per_peer)
+        if kind is PlanKind.LOSS:
+            return Pace(rate=rate, rate_per_peer=per_peer)
+        if kind is PlanKind.REBALANCE:
+            calls = min(calls, policy.rebalance.rate)
+        return Pace(rate=rate, rate_per_peer=per_peer, calls=calls)
+
+    def _relay(self, one: RelayRecord, sessions: int) -> PlanRelay:
         return PlanRelay(
-            uid=one.uid, name=one.name, zone=one.zone, weight=one.weight, capacity=one.capacity,
-            serving=one.state in ("Ready", "Full") and one.intent == "Serve",
-            leaving=one.intent == "Drain" or one.state in _GONE, sessions=one.sessions,
-        )  # fmt: skip
-
-    def _call(self, one: CallRecord, *, zones: bool) -> PlanCall:
-        anchor = one.last_anchor
-        return PlanCall(
-            id=one.id, relay=one.relay_uid, zone=one.zone if zones else "", emergency=one.emergency,
-            last_move_at=anchor.at if anchor is not None else None, movable=one.movable.status,
-            reason=one.movable.reason, peers=(one.caller_peer, one.callee_peer),
+            uid=one.uid, name=one.name, zone=one.zone, weight=one.weight, capacity=one.capacity, serving=_serves(one),
+            leaving=one.intent == "Drain" or one.state == "Down", sessions=sessions,
         )  # fmt: skip
 
     # --- act --------------------------------------------------------------------------------------------------------
 
-    def _act(self, task: _Task, plan: Plan, source: str | None, *, limit: int) -> None:
-        """Ask for the moves of a plan that have not been asked for, ``limit`` at most; keep the figures."""
+    def _ask(self, steering: Steering) -> None:
+        """Ask for as many planned moves as the pace allows. What has changed since is left out."""
         now = self._clock()
-        moves = [move for move in plan.moves if source is None or move.source == source]
-        self._count_arrived(task, {move.call for move in moves})
+        kind = steering.queue_kind
+        relays = {one.uid: one for one in self._books.snapshot(calls=False).relays}
+        allowed = steering.bucket.take(self._pace(steering.key, kind).calls, len(steering.queue), now)
         batch: list[tuple[str, str]] = []
-        for move in moves:
-            target, at = task.asked.get(move.call, ("", 0.0))
-            if (target == move.target and now - at < _ASK_AGAIN) or len(batch) >= limit:
+        while steering.queue and len(batch) < allowed:
+            move = steering.queue.popleft()
+            task = steering.rebalance if kind is PlanKind.REBALANCE else steering.drains.get(move.source)
+            if task is None or not self._holds(move, kind, relays):
                 continue
+            steering.ask(task, move, now)
             batch.append((move.call, move.target))
-            task.asked[move.call] = (move.target, now)
-        left = [one for one in (*plan.unplaced, *plan.unmovable) if source in (None, one.relay)]
-        task.calls = task.moved + len(moves) + len(left)
-        task.failed = len(left)
-        task.left = plan.seconds
-        task.message = f"{len(left)} calls cannot leave: {left[0].reason}" if left else ""
         if batch:
-            reason = task.kind.value
-            self._signaling.post(lambda now: self._signaling.b2bua.failover.carry_out(batch, reason, now))
+            self._signaling.post(lambda now: self._signaling.b2bua.failover.carry_out(batch, kind.value, now))
 
-    def _count_arrived(self, task: _Task, pending: AbstractSet[str]) -> None:
-        """Take out of ``asked`` what no plan moves any more: calls that are where they should be, or have ended."""
-        gone = [call for call in task.asked if call not in pending]
-        for call in gone:
-            target, _ = task.asked.pop(call)
-            record = self._books.record(call)
-            task.moved += record is not None and record.relay_uid == target
+    def _holds(self, move: Move, kind: PlanKind, relays: dict[str, RelayRecord]) -> bool:
+        """Whether a planned move still makes sense."""
+        record, source, target = self._books.record(move.call), relays.get(move.source), relays.get(move.target)
+        if record is None or source is None or target is None or record.relay_uid != move.source:
+            return False
+        wanted = source.intent == "Drain" if kind is PlanKind.DRAIN else source.state != "Down"
+        return wanted and target.state == "Ready"
 
-    def _finish(self, task: _Task, message: str) -> None:
-        self._count_arrived(task, frozenset())
-        task.left = 0.0
-        task.done_at = time.time()
-        task.message = message
-        self._finished[task.key] = task
+    def _finish(self, steering: Steering, task: Task) -> None:
+        steering.forget(task)
+        task.to_go, task.done, task.message = 0.0, True, task.why
+        if not task.why:
+            task.calls = task.moved + task.failed
+        steering.finished = task
         where = f"relay {task.relay.name} is" if task.relay is not None else "calls are"
         done = "drained" if task.kind is PlanKind.DRAIN else "spread"
         text = f"{where} {done}: {task.moved} of {task.calls} calls moved, {task.failed} failed"
+        if task.why:
+            text = f"{task.kind.value} ended early: {task.moved} of {task.calls} calls moved; {task.why}"
         self._books.event(
-            warning=bool(message), reason=f"{task.kind.value}Done", relay_set=task.key, call="",
-            relay=task.relay.name if task.relay is not None else "", message=f"{text}; {message}" if message else text,
+            warning=bool(task.failed), reason=f"{task.kind.value}Done", relay_set=task.key, call="",
+            relay=task.relay.name if task.relay is not None else "", message=text,
         )  # fmt: skip
+
+
+def _serves(one: RelayRecord) -> bool:
+    return one.state in _SERVING and one.intent == "Serve"
+
+
+def _picture(relays: Sequence[RelayRecord]) -> frozenset[tuple[str, bool, str]]:
+    """Return what, when it changes, makes a plan worthless: who serves, and who is to leave."""
+    return frozenset((one.uid, _serves(one), one.intent) for one in relays)
+
+
+def _call(one: CallRecord, zone: str, ask: Ask | None, now: float, refused: AbstractSet[str]) -> PlanCall:
+    anchor = one.last_anchor
+    movable, reason = one.movable.status, one.movable.reason
+    if one.id in refused:
+        movable, reason = False, "Refused"
+    return PlanCall(
+        id=one.id, relay=one.relay_uid if ask is None else ask.target, zone=zone, emergency=one.emergency,
+        last_move_at=now if ask is not None else anchor.at if anchor is not None else None, movable=movable,
+        reason=reason, peers=(one.caller_peer, one.callee_peer),
+    )  # fmt: skip
+
+
+def _refusing(steering: Steering, source: str) -> list[tuple[str, str]]:
+    return [
+        (call, f"{ask.tries - 1} tries have failed")
+        for call, ask in steering.asked.items()
+        if ask.source == source and ask.tries > 1
+    ]
+
+
+def _why_ended(relay: RelayRecord | None) -> str:
+    """Return why a drain ends although the relay was not emptied; empty if it was."""
+    if relay is not None and relay.state == "Down":
+        return "the relay was lost"
+    return "it was taken back" if relay is not None and relay.sessions else ""

@@ -1,0 +1,639 @@
+"""The planner at its ports: records in, moves asked for out, time as a number."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import count, pairwise
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from kedge.ports.records import (
+    AnchorRecord,
+    CallRecord,
+    CallState,
+    Condition,
+    ProgressRecord,
+    RelayRecord,
+    SignalingSnapshot,
+)
+from kedge.relay.model import (
+    DrainPolicy,
+    FailoverPolicy,
+    InventorySnapshot,
+    PlacementPolicy,
+    RebalancePolicy,
+    RelaySetPolicy,
+)
+from kedge.relay.plan import PlanKind
+from kedge.runtime.planner import Planner, PlanRequestError
+
+SET = "default/voice"
+WALL = 1_800_000_000.0
+ROUND_TRIP = 0.1
+"""Seconds from asking for a move until a record shows it."""
+
+
+class World:
+    """A set of relays with calls, the planner, and a B2BUA that moves what it is asked to, unless told otherwise."""
+
+    def __init__(self, *loads: int, **policies: Any) -> None:
+        self.now = 100.0
+        self.relays: dict[str, RelayRecord] = {}
+        self.calls: dict[str, CallRecord] = {}
+        self.events: list[tuple[str, str]] = []
+        self.asked: list[tuple[float, str, str, str]] = []
+        """Time, call, target and reason."""
+        self.hung_up: list[str] = []
+        self.refusing: set[str] = set()
+        self._numbers = count()
+        self._arriving: list[tuple[float, str, str, str]] = []
+        for number, load in enumerate(loads):
+            self.add_relay(f"r{number}")
+            self.add_calls(f"r{number}", load)
+        failover = SimpleNamespace(carry_out=self._carry_out)
+        self.b2bua = SimpleNamespace(calls=self.calls, failover=failover, hang_up=self._hang_up)
+        self.planner = Planner(cast(Any, self), cast(Any, self), clock=lambda: self.now, wall=self.wall)
+        self.planner.apply(InventorySnapshot(relay_sets=(RelaySetPolicy(key=SET, **policies),)))
+
+    def wall(self) -> float:
+        return WALL + self.now
+
+    # --- the ports
+
+    def post(self, function: Callable[[float], object]) -> None:
+        function(self.now)
+
+    def snapshot(self, *, calls: bool = True) -> SignalingSnapshot:
+        listed = tuple(self.calls.values()) if calls else ()
+        return SignalingSnapshot(replica="one", at=self.wall(), relays=tuple(self.relays.values()), calls=listed)
+
+    def record(self, call: str) -> CallRecord | None:
+        return self.calls.get(call)
+
+    def event(self, *, reason: str, message: str, **_: object) -> None:
+        self.events.append((reason, message))
+
+    def _carry_out(self, moves: Sequence[tuple[str, str]], reason: str, now: float) -> None:
+        for call, target in moves:
+            self.asked.append((now, call, target, reason))
+            if call not in self.refusing:
+                self.calls[call] = replace(self.calls[call], state=CallState.MOVING)
+                self._arriving.append((now + ROUND_TRIP, call, target, reason))
+
+    def _hang_up(self, call: CallRecord, now: float, *, reason: str) -> None:
+        self.hung_up.append(call.id)
+        self.end(call.id)
+
+    # --- what happens
+
+    def add_relay(self, uid: str, **fields: Any) -> None:
+        values = {
+            "name": f"relay-{uid}", "relay_set": SET, "address": "", "state": "Ready", "reason": "", "message": "",
+            "since": 0.0, "sessions": 0, "instance": "", "capacity": 4000, **fields,
+        }  # fmt: skip
+        self.relays[uid] = RelayRecord(uid=uid, **values)
+        self.wake()
+
+    def change(self, uid: str, **fields: Any) -> None:
+        self.relays[uid] = replace(self.relays[uid], **fields)
+        self.wake()
+
+    def wake(self) -> None:
+        if hasattr(self, "planner"):
+            self.planner.wake()
+
+    def add_calls(self, uid: str, number: int, **fields: Any) -> list[str]:
+        made = [f"c{next(self._numbers):05d}" for _ in range(number)]
+        for call in made:
+            values = {
+                "relay_set": SET, "relay": uid, "relay_uid": uid, "state": CallState.ACTIVE, "caller": "", "callee": "",
+                "caller_peer": "a", "callee_peer": "b", "call_id": call, "started": WALL, "answered": WALL,
+                "anchors": 0, **fields,
+            }  # fmt: skip
+            self.calls[call] = CallRecord(id=call, **values)
+        self._count()
+        return made
+
+    def end(self, call: str) -> None:
+        del self.calls[call]
+        self._count()
+
+    def place(self, call: str, uid: str, reason: str) -> None:
+        """Have a record say that a call is on another relay now."""
+        old = self.calls[call]
+        anchor = AnchorRecord(
+            source=old.relay, target=uid, reason=reason, result="Moved", at=self.wall(), duration=0, gap=0
+        )
+        self.calls[call] = replace(
+            old, relay=uid, relay_uid=uid, state=CallState.ACTIVE, anchors=old.anchors + 1, last_anchor=anchor
+        )
+
+    def lose(self, uid: str) -> None:
+        """A relay is Down, and its calls are placed elsewhere at once, as ``call.failover`` does."""
+        self.change(uid, state="Down")
+        others = [one.uid for one in self.relays.values() if one.state == "Ready" and one.intent == "Serve"]
+        self._arriving = [one for one in self._arriving if one[2] != uid]
+        for number, call in enumerate(self.on(uid)):
+            self.place(call, others[number % len(others)], "RelayDown")
+        self._count()
+
+    def on(self, uid: str) -> list[str]:
+        return [call.id for call in self.calls.values() if call.relay_uid == uid]
+
+    def loads(self) -> list[int]:
+        return [len(self.on(uid)) for uid in self.relays]
+
+    def _count(self) -> None:
+        counted = Counter(call.relay_uid for call in self.calls.values())
+        for uid, relay in self.relays.items():
+            self.relays[uid] = replace(relay, sessions=counted[uid])
+
+    async def run(self, seconds: float) -> None:
+        """Let time pass."""
+        until = self.now + seconds
+        while True:
+            self._arrive()
+            delay = await self.planner.step()
+            coming = min((at for at, *_ in self._arriving), default=until) - self.now
+            if self.now >= until:
+                return
+            self.now = min(until, self.now + max(0.001, min(delay, coming)))
+
+    def _arrive(self) -> None:
+        due = [one for one in self._arriving if one[0] <= self.now]
+        self._arriving = [one for one in self._arriving if one[0] > self.now]
+        for _, call, target, reason in due:
+            if call in self.calls and self.relays[target].state == "Ready":
+                self.place(call, target, reason)
+        self._count()
+
+    # --- what is to be seen
+
+    def progress(self) -> ProgressRecord:
+        (one,) = self.planner.progress()
+        return one
+
+    def times_asked(self) -> Counter[str]:
+        return Counter(call for _, call, _, _ in self.asked)
+
+    def moves(self) -> int:
+        return sum(call.anchors for call in self.calls.values())
+
+    def busiest_second(self) -> int:
+        times = [at for at, *_ in self.asked]
+        return max((sum(start <= at < start + 1 for at in times) for start in times), default=0)
+
+
+# --- drain ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_drained_relay_loses_all_its_calls_to_those_with_the_most_room() -> None:
+    world = World(40, 10, 20)
+    await world.run(1)
+
+    world.change("r0", intent="Drain")
+    await world.run(5)
+
+    assert world.loads() == [0, 35, 35]
+    assert world.times_asked() == Counter(dict.fromkeys(world.times_asked(), 1))
+    assert {reason for *_, reason in world.asked} == {"Drain"}
+    done = world.progress()
+    assert (done.kind, done.relay, done.calls, done.moved, done.failed) == ("Drain", "relay-r0", 40, 40, 0)
+    assert done.done
+    assert done.seconds_left == 0
+    assert world.events == [("DrainDone", "relay relay-r0 is drained: 40 of 40 calls moved, 0 failed")]
+
+
+async def test_what_was_shown_is_what_happens() -> None:
+    world = World(33, 7, 12, 3)
+    await world.run(1)
+    plan = await world.planner.show(PlanKind.DRAIN, relay="relay-r0")
+    assert world.asked == []
+
+    world.change("r0", intent="Drain")
+    await world.run(5)
+
+    assert dict(plan.after) == dict(zip(world.relays, world.loads(), strict=True))
+    assert {(move.call, move.target) for move in plan.moves} == {(call, to) for _, call, to, _ in world.asked}
+
+
+async def test_a_drain_takes_half_of_the_pace_of_a_failover() -> None:
+    world = World(1000, 0, failover=FailoverPolicy(rate=400, rate_per_peer=200))
+    await world.run(1)
+
+    world.change("r0", intent="Drain")
+    await world.run(4)
+
+    assert len(world.asked) == pytest.approx(400, rel=0.05)
+    assert world.busiest_second() <= 110
+    assert world.progress().seconds_left == pytest.approx(6, abs=0.3)
+
+
+async def test_figures_add_up_at_any_time() -> None:
+    world = World(300, 0, failover=FailoverPolicy(rate=400, rate_per_peer=200))
+    world.add_calls("r0", 5, movable=Condition(status=False, reason="Recording"))
+    world.change("r0", intent="Drain")
+
+    for _ in range(20):
+        await world.run(0.25)
+        task = world.progress()
+        assert task.calls == 305
+        assert task.moved <= world.moves()
+        assert task.failed == 5
+    assert world.progress().moved == 300
+    assert not world.progress().done
+    assert world.progress().message == "5 calls cannot leave yet: Recording"
+
+
+async def test_a_drain_that_is_taken_back_ends_at_once() -> None:
+    never = RebalancePolicy(allowed=False, on_scale_out=False)
+    world = World(300, 100, failover=FailoverPolicy(rate=400, rate_per_peer=200), rebalance=never)
+    world.change("r0", intent="Drain")
+    await world.run(1)
+    asked = len(world.asked)
+
+    world.change("r0", intent="Serve")
+    await world.run(10)
+
+    assert 50 < asked < 150
+    assert len(world.asked) == asked
+    assert world.loads() == [300 - asked, 100 + asked]
+    done = world.progress()
+    assert (done.done, done.moved, done.calls, done.message) == (True, asked, 300, "it was taken back")
+
+
+async def test_a_drain_that_is_wished_again_goes_on() -> None:
+    world = World(300, 100, failover=FailoverPolicy(rate=400, rate_per_peer=200))
+    for intent in ("Drain", "Serve", "Drain"):
+        world.change("r0", intent=intent)
+        await world.run(0.5)
+    await world.run(5)
+
+    assert world.loads() == [0, 400]
+    assert max(world.times_asked().values()) == 1
+
+
+async def test_two_drains_at_once_spare_each_other() -> None:
+    world = World(50, 50, 0, 0)
+    world.change("r0", intent="Drain")
+    world.change("r1", intent="Drain")
+    await world.run(5)
+
+    assert world.loads() == [0, 0, 50, 50]
+    assert {target for _, _, target, _ in world.asked} == {"r2", "r3"}
+    assert max(world.times_asked().values()) == 1
+    assert sorted(message for _, message in world.events) == [
+        f"relay relay-{uid} is drained: 50 of 50 calls moved, 0 failed" for uid in ("r0", "r1")
+    ]
+
+
+async def test_a_second_drain_begins_when_the_first_is_half_done() -> None:
+    world = World(200, 0, 0, failover=FailoverPolicy(rate=400, rate_per_peer=200))
+    world.change("r0", intent="Drain")
+    await world.run(1)
+
+    world.change("r1", intent="Drain")
+    await world.run(6)
+
+    assert world.loads() == [0, 0, 200]
+    assert max(call.anchors for call in world.calls.values()) <= 2
+
+
+async def test_a_target_that_is_lost_during_a_drain() -> None:
+    world = World(200, 0, 0, failover=FailoverPolicy(rate=400, rate_per_peer=200))
+    world.change("r0", intent="Drain")
+    await world.run(1)
+
+    world.lose("r1")
+    await world.run(10)
+
+    assert world.loads() == [0, 0, 200]
+    late = [target for at, _, target, _ in world.asked if at > 101.01]
+    assert set(late) == {"r2"}
+
+
+async def test_the_drained_relay_is_lost() -> None:
+    world = World(200, 0, 0, failover=FailoverPolicy(rate=400, rate_per_peer=200))
+    world.change("r0", intent="Drain")
+    await world.run(1)
+    asked = len(world.asked)
+
+    world.lose("r0")
+    await world.run(10)
+
+    assert len(world.asked) == asked
+    assert world.progress().message == "the relay was lost"
+
+
+async def test_a_relay_that_is_gone_once_it_is_empty_has_been_drained() -> None:
+    world = World(40, 0)
+    world.change("r0", intent="Drain")
+    await world.run(0.3)
+
+    del world.relays["r0"]
+    await world.run(3)
+
+    assert world.progress().moved == world.progress().calls == 40
+    assert world.progress().message == ""
+
+
+async def test_calls_without_room_are_told_and_move_when_there_is_room() -> None:
+    world = World(30, 0)
+    world.change("r1", capacity=10)
+    world.change("r0", intent="Drain")
+    await world.run(5)
+    assert world.loads() == [20, 10]
+    stuck = world.progress()
+    assert (stuck.calls, stuck.moved, stuck.failed) == (30, 10, 20)
+    assert stuck.message == "20 calls cannot leave yet: NoCapacity"
+
+    world.add_relay("r2")
+    await world.run(5)
+
+    assert world.loads()[0] == 0
+    assert world.progress().moved == 30
+    assert max(world.times_asked().values()) == 1
+
+
+async def test_without_any_other_relay_calls_stay() -> None:
+    world = World(3)
+    world.change("r0", intent="Drain")
+    await world.run(5)
+
+    assert world.asked == []
+    assert world.progress().message == "3 calls cannot leave yet: NoRelay"
+
+
+async def test_calls_that_are_set_up_meanwhile_have_not_failed() -> None:
+    world = World(0, 0)
+    (ringing,) = world.add_calls("r0", 1, movable=Condition(status=False, reason="NotEstablished"))
+    world.change("r0", intent="Drain")
+    await world.run(3)
+    assert (world.progress().calls, world.progress().failed, world.asked) == (1, 0, [])
+
+    world.calls[ringing] = replace(world.calls[ringing], movable=Condition(status=True, reason="InDialog"))
+    await world.run(3)
+
+    assert world.progress().moved == 1
+
+
+async def test_a_refusal_is_asked_again_ever_more_seldom() -> None:
+    world = World(2, 0)
+    world.refusing = {"c00000"}
+    world.change("r0", intent="Drain")
+    await world.run(4.9)
+    assert world.times_asked()["c00000"] == 1
+
+    await world.run(60)
+
+    times = [at for at, call, *_ in world.asked if call == "c00000"]
+    assert [round(after - before) for before, after in pairwise(times)] == [5, 10, 20]
+    assert (world.progress().failed, world.progress().moved) == (1, 1)
+
+
+@pytest.mark.parametrize("hang_up", [True, False])
+async def test_the_deadline(hang_up: bool) -> None:
+    world = World(2, 0, drain=DrainPolicy(deadline=30, hang_up_unmovable=hang_up))
+    (fixed,) = world.add_calls("r0", 1, movable=Condition(status=False, reason="Recording"))
+    world.refusing = {"c00000"}
+    world.change("r0", intent="Drain")
+    await world.run(29)
+    assert world.hung_up == []
+
+    await world.run(3)
+
+    assert sorted(world.hung_up) == (["c00000", fixed] if hang_up else [])
+    assert world.progress().done is hang_up
+
+
+async def test_emergency_calls_go_first() -> None:
+    world = World(50, 0)
+    urgent = world.add_calls("r0", 3, emergency=True)
+    world.change("r0", intent="Drain")
+    await world.run(5)
+
+    assert [call for _, call, *_ in world.asked][:3] == urgent
+
+
+async def test_a_set_that_is_gone_is_still_emptied() -> None:
+    world = World(10, 0)
+    await world.run(1)
+    world.planner.apply(InventorySnapshot())
+    world.change("r0", intent="Drain")
+    await world.run(3)
+
+    assert world.loads() == [0, 10]
+
+
+# --- rebalance --------------------------------------------------------------------------------------------------------
+
+EXACT = RebalancePolicy(imbalance=0, rate=50)
+
+
+async def test_scale_out_is_evened_out_after_the_settle_time() -> None:
+    world = World(40, 40, 40, rebalance=EXACT)
+    await world.run(1)
+
+    world.add_relay("r3")
+    await world.run(1.9)
+    assert world.asked == []
+    await world.run(5)
+
+    assert world.loads() == [30, 30, 30, 30]
+    assert len(world.asked) == 30
+    assert max(world.times_asked().values()) == 1
+    done = world.progress()
+    assert (done.kind, done.calls, done.moved, done.failed, done.done) == ("Rebalance", 30, 30, 0, True)
+    assert world.events == [("RebalanceDone", "calls are spread: 30 of 30 calls moved, 0 failed")]
+
+
+async def test_relays_that_join_one_after_the_other_make_one_rebalance() -> None:
+    world = World(60, 60, rebalance=EXACT)
+    await world.run(1)
+    for uid in ("r2", "r3"):
+        world.add_relay(uid)
+        await world.run(1.5)
+    await world.run(5)
+
+    assert world.loads() == [30, 30, 30, 30]
+    assert max(call.anchors for call in world.calls.values()) == 1
+
+
+async def test_a_rebalance_keeps_to_its_pace() -> None:
+    world = World(600, 0, rebalance=replace(EXACT, rate=50))
+    await world.run(1)
+    world.planner.rebalance("voice")
+    await world.run(4)
+
+    assert len(world.asked) == pytest.approx(200, abs=12)
+    assert world.busiest_second() <= 55
+    assert world.progress().seconds_left == pytest.approx(2, abs=0.4)
+
+
+async def test_a_pace_below_one_a_look() -> None:
+    world = World(20, 0, rebalance=replace(EXACT, rate=0.5))
+    await world.run(1)
+    world.planner.rebalance("voice")
+    await world.run(10)
+
+    assert 5 <= len(world.asked) <= 6
+
+
+async def test_a_return_is_evened_out() -> None:
+    world = World(30, 30, rebalance=EXACT)
+    await world.run(1)
+    world.lose("r1")
+    await world.run(3)
+    assert world.loads() == [60, 0]
+
+    world.change("r1", state="Ready")
+    await world.run(20)
+    assert world.loads() == [30, 30], "only those that had not moved are moved; the others rest"
+    assert max(call.anchors for call in world.calls.values()) == 1
+
+
+async def test_what_rests_is_moved_after_its_rest() -> None:
+    world = World(0, 30, rebalance=replace(EXACT, rest=60))
+    world.add_relay("r2")
+    await world.run(1)
+    world.lose("r1")
+    await world.run(1)
+    back = world.now
+    world.change("r1", state="Ready")
+    await world.run(55)
+    assert world.asked == []
+
+    await world.run(20)
+
+    assert world.loads() == [10, 10, 10]
+    assert min(at for at, *_ in world.asked) >= back + 59
+
+
+async def test_a_relay_in_doubt_has_not_joined_when_it_is_well_again() -> None:
+    world = World(50, 10, rebalance=EXACT)
+    await world.run(3)
+    for state in ("Suspect", "Ready"):
+        world.change("r1", state=state)
+        await world.run(4)
+
+    assert world.asked == []
+
+
+async def test_a_set_in_balance_moves_nothing() -> None:
+    world = World(100, 105, 95, rebalance=RebalancePolicy())
+    await world.run(1)
+    world.planner.rebalance("")
+    await world.run(5)
+
+    assert world.asked == []
+    assert (world.progress().calls, world.progress().done, world.progress().message) == (0, True, "")
+
+
+@pytest.mark.parametrize("allowed", [True, False], ids=["Manual", "Disabled"])
+async def test_modes(allowed: bool) -> None:
+    world = World(40, rebalance=RebalancePolicy(on_scale_out=False, allowed=allowed, imbalance=0))
+    await world.run(1)
+    world.add_relay("r1")
+    await world.run(10)
+    assert world.asked == []
+
+    if not allowed:
+        with pytest.raises(PlanRequestError, match=r"RelaySet default/voice has rebalance\.mode Disabled"):
+            world.planner.rebalance(SET)
+        return
+    world.planner.rebalance(SET)
+    await world.run(5)
+
+    assert world.loads() == [20, 20]
+
+
+async def test_unknown_names() -> None:
+    world = World(1)
+    with pytest.raises(PlanRequestError, match=r"there is no RelaySet 'video': default/voice"):
+        world.planner.rebalance("video")
+    with pytest.raises(PlanRequestError, match=r"there is no relay 'nobody': relay-r0"):
+        await world.planner.show(PlanKind.LOSS, relay="nobody")
+
+
+async def test_a_loss_during_a_rebalance() -> None:
+    world = World(200, 200, 0, rebalance=EXACT)
+    await world.run(1)
+    world.planner.rebalance(SET)
+    await world.run(1)
+
+    world.lose("r0")
+    await world.run(80)
+
+    first, second, third = world.loads()
+    assert first == 0
+    assert abs(second - third) <= 1
+    assert max(world.times_asked().values()) <= 2
+    assert not any(at > 101 and world.relays[target].state == "Down" for at, _, target, _ in world.asked)
+
+
+async def test_a_drain_during_a_rebalance_goes_first() -> None:
+    world = World(200, 200, 0, rebalance=EXACT)
+    await world.run(1)
+    world.planner.rebalance(SET)
+    await world.run(1)
+
+    world.change("r2", intent="Drain")
+    await world.run(30)
+
+    assert world.loads() == [200, 200, 0]
+    after = [reason for at, _, _, reason in world.asked if at > 102.01]
+    assert set(after) == {"Drain"}
+
+
+async def test_scale_out_during_a_drain_moves_no_call_twice() -> None:
+    world = World(300, 300, 300, rebalance=EXACT, failover=FailoverPolicy(rate=400, rate_per_peer=200))
+    await world.run(1)
+    world.change("r0", intent="Drain")
+    await world.run(1)
+
+    world.add_relay("r3")
+    await world.run(60)
+
+    assert world.loads() == [0, 300, 300, 300]
+    assert max(call.anchors for call in world.calls.values()) == 1
+
+
+async def test_calls_that_will_not_move_are_left_in_peace_by_a_rebalance() -> None:
+    world = World(4, 0, rebalance=EXACT)
+    world.refusing = set(world.calls)
+    await world.run(1)
+    world.planner.rebalance(SET)
+    await world.run(60)
+
+    assert set(world.times_asked().values()) == {1}
+    done = world.progress()
+    assert (done.done, done.calls, done.moved, done.failed) == (True, 4, 0, 4)
+
+
+async def test_hang_ups_and_new_calls_during_a_rebalance() -> None:
+    world = World(300, 0, rebalance=EXACT)
+    await world.run(1)
+    world.planner.rebalance(SET)
+    for _ in range(40):
+        await world.run(0.25)
+        world.add_calls("r0", 2)
+        world.end(world.on("r0")[0])
+    await world.run(10)
+
+    assert abs(world.loads()[0] - world.loads()[1]) <= 1
+    assert max(call.anchors for call in world.calls.values()) == 1
+
+
+async def test_zones_are_told_only_where_they_are_preferred() -> None:
+    for zones, expected in ((True, {"r1"}), (False, {"r1", "r2"})):
+        world = World(0, placement=PlacementPolicy(zones=zones))
+        world.add_calls("r0", 20, zone="a")
+        world.add_relay("r1", zone="a")
+        world.add_relay("r2", zone="b")
+        world.change("r0", intent="Drain")
+        await world.run(3)
+        assert {target for _, _, target, _ in world.asked} == expected
