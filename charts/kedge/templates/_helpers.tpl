@@ -1,0 +1,175 @@
+{{- define "kedge.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Labels that single out the pods of a component: (list . "operator"). The operator looks for name and component. */}}
+{{- define "kedge.selector" -}}
+app.kubernetes.io/name: kedge
+app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{- define "kedge.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "kedge.selector" . }}
+app.kubernetes.io/part-of: kedge
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
+{{- end -}}
+
+{{- define "kedge.image" -}}
+{{- $image := .Values.image -}}
+{{- if $image.digest -}}
+{{ printf "%s@%s" $image.repository $image.digest }}
+{{- else -}}
+{{ printf "%s:%s" $image.repository (default .Chart.AppVersion $image.tag) }}
+{{- end -}}
+{{- end -}}
+
+{{- define "kedge.settingsName" -}}
+{{- default (printf "%s-settings" (include "kedge.fullname" .)) .Values.existingSettings -}}
+{{- end -}}
+
+{{- define "kedge.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "kedge.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{/* Metadata of a component's pods: (list . "operator" .Values.operator) */}}
+{{- define "kedge.podMetadata" -}}
+{{- $root := index . 0 -}}
+{{- $part := index . 2 -}}
+labels:
+  {{- include "kedge.selector" . | nindent 2 }}
+  app.kubernetes.io/part-of: kedge
+  {{- if not $root.Values.meshInjection }}
+  sidecar.istio.io/inject: "false"
+  kuma.io/sidecar-injection: disabled
+  {{- end }}
+  {{- with $part.podLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+annotations:
+  kubectl.kubernetes.io/default-container: kedge
+  {{- if not $root.Values.existingSettings }}
+  checksum/settings: {{ toYaml $root.Values.settings | sha256sum }}
+  {{- end }}
+  {{- if not $root.Values.meshInjection }}
+  linkerd.io/inject: disabled
+  consul.hashicorp.com/connect-inject: "false"
+  {{- end }}
+  {{- with $part.podAnnotations }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end -}}
+
+{{/* Where a component's pods may run: (list . "operator" .Values.operator) */}}
+{{- define "kedge.placement" -}}
+{{- $part := index . 2 -}}
+{{- with $part.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $part.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $part.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+topologySpreadConstraints:
+{{- if $part.topologySpreadConstraints }}
+  {{- range $part.topologySpreadConstraints }}
+  - {{ toYaml . | nindent 4 | trim }}
+    {{- if not .labelSelector }}
+    labelSelector:
+      matchLabels:
+        {{- include "kedge.selector" $ | nindent 8 }}
+    {{- end }}
+  {{- end }}
+{{- else }}
+  {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+  - maxSkew: 1
+    topologyKey: {{ . }}
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "kedge.selector" $ | nindent 8 }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "kedge.environment" -}}
+- name: POD_IP
+  valueFrom:
+    fieldRef:
+      apiVersion: v1
+      fieldPath: status.podIP
+- name: NODE_IP
+  valueFrom:
+    fieldRef:
+      apiVersion: v1
+      fieldPath: status.hostIP
+- name: NODE_NAME
+  valueFrom:
+    fieldRef:
+      apiVersion: v1
+      fieldPath: spec.nodeName
+- name: POD_NAME
+  valueFrom:
+    fieldRef:
+      apiVersion: v1
+      fieldPath: metadata.name
+{{- end -}}
+
+{{/* Arguments that only a process with the operator in it has. */}}
+{{- define "kedge.operatorArguments" -}}
+- --relay-image={{ .Values.relays.image }}
+{{- range .Values.relays.signalingNetworks }}
+- --signaling-network={{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* Probes; (list . port failureThreshold). They ask nobody else, so that an outage of the API fails none. */}}
+{{- define "kedge.probes" -}}
+startupProbe:
+  httpGet: { path: /healthz, port: {{ . }} }
+  periodSeconds: 1
+  failureThreshold: 60
+livenessProbe:
+  httpGet: { path: /healthz, port: {{ . }} }
+  periodSeconds: 5
+  timeoutSeconds: 5
+  failureThreshold: 6
+readinessProbe:
+  httpGet: { path: /readyz, port: {{ . }} }
+  periodSeconds: 2
+  timeoutSeconds: 5
+{{- end -}}
+
+{{- define "kedge.volumes" -}}
+- name: settings
+  configMap:
+    name: {{ include "kedge.settingsName" . }}
+{{- end -}}
