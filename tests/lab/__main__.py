@@ -34,6 +34,8 @@ def build() -> None:
 def up(nodes: int, services: bool) -> None:
     """Start a lab and leave it running."""
     lab = Lab.start(nodes, services=services)
+    if nodes:
+        lab.load_image(images.build(images.KEDGE))
     lab.disown()
     kubectl = _write_kubectl(lab)
     click.echo(
@@ -42,7 +44,7 @@ def up(nodes: int, services: bool) -> None:
         f"kubectl     {kubectl} get nodes\n"
         f"reach pods  {shlex.join(lab.enter)} COMMAND\n"
         f"kedge       {shlex.join(lab.enter)} env KUBECONFIG={lab.kubeconfig} kedge run\n"
-        f"relay image {lab.relay_image}\n"
+        f"images      {lab.relay_image} {images.KEDGE}\n"
         f"logs        {lab.directory / 'log'}\n"
         f"end it      python -m tests.lab down {lab.run}"
     )

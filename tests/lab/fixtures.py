@@ -21,7 +21,7 @@ LOGS = machine.ROOT / "build" / "lab-logs"
 @pytest.fixture(scope="session")
 def own_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The lab's own cluster with two nodes, for tests that cut, kill and freeze."""
-    own = Lab.start(nodes=2, logs=LOGS / "start")
+    own = Lab.start(nodes=2, services=True, logs=LOGS / "start")
     try:
         yield own
         if request.session.testsfailed:

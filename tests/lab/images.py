@@ -45,8 +45,8 @@ def build(name: str) -> Path:
 
 
 def names() -> list[str]:
-    """All images of the lab."""
-    return list(_BUILDERS)
+    """The images that each lab has from its start. Kedge's own is loaded by whom it is for."""
+    return [name for name in _BUILDERS if name != KEDGE]
 
 
 def pause() -> Path:

@@ -27,6 +27,8 @@ _STDLIB_LEFT_OUT: Final = frozenset(
 _SELDOM_USED: Final = re.compile(r"/kubernetes/(aio/)?client/(api|models)/__pycache__/")
 """Compiled files of the client's 700 models, 60 MB, of which Kedge loads a handful: the sources do."""
 _SCRIPT: Final = "#!{python}\nimport sys\n\nfrom kedge.cli.main import main\n\nsys.exit(main())\n"
+_LAUNCHER: Final = "#!{python}\nimport os\nimport sys\n\nos.execv(sys.executable, [sys.executable, *sys.argv[1:]])\n"
+"""Stands for python3, which is elsewhere than the search path looks; a copy of it would not find its library."""
 _PASSWD: Final = "root:x:0:0::/:/nonexistent\nkedge:x:65532:65532::/:/nonexistent\n"
 
 Files = dict[str, Path]
@@ -49,9 +51,11 @@ def package(scratch: Path) -> Files:
     files |= _dist_info("kedge-operator")
     scratch.mkdir(parents=True, exist_ok=True)
     script = _written(scratch / "kedge", _SCRIPT.format(python=_python()))
-    script.chmod(0o755)
+    launcher = _written(scratch / "python3", _LAUNCHER.format(python=_python()))
+    for one in (script, launcher):
+        one.chmod(0o755)
     passwd = _written(scratch / "passwd", _PASSWD)
-    return {**files, ENTRYPOINT: script, "/etc/passwd": passwd}
+    return {**files, ENTRYPOINT: script, "/usr/bin/python3": launcher, "/etc/passwd": passwd}
 
 
 def _written(path: Path, text: str) -> Path:

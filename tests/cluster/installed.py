@@ -1,0 +1,187 @@
+"""Kedge as a platform engineer has it: installed by Helm from the lab's images, in a namespace of its own."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import secrets
+import subprocess
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final, Self
+
+from tests.cluster.system import CALLEE, CALLER, ROOT
+from tests.lab import Lab, binaries, images
+from tests.lab.errors import KubectlError
+
+CHART: Final = ROOT / "charts" / "kedge"
+RELEASE: Final = "kedge"
+SIP_PORT: Final = 5060
+ADMIN_PORT: Final = 8080
+TEST_NUMBER: Final = "88100"
+"""Calls to it go to a callee of their own, which sends audio back."""
+ECHO: Final = (CALLEE, 5090)
+
+Values = dict[str, Any]
+
+
+class HelmError(AssertionError):
+    """Helm failed; what it wrote follows."""
+
+
+class InstalledKedge:
+    """A release of the chart, and questions to it. A context manager: leaving it deletes the namespace."""
+
+    def __init__(self, lab: Lab, *, callee: tuple[str, int], pod_security: str = "privileged") -> None:
+        self.lab = lab
+        self.namespace = f"kedge-{secrets.token_hex(3)}"
+        self._callee = callee
+        self._pod_security = pod_security
+
+    def __enter__(self) -> Self:
+        """Create the namespace; give the lab the image, and the addresses of the phones."""
+        if not self._has_image():
+            self.lab.load_image(images.build(images.KEDGE))
+        for address in (CALLER, CALLEE):
+            assert self.lab.run_in_lab_netns(["ip", "addr", "replace", f"{address}/32", "dev", "lo"]).wait(10) == 0
+        labels = {"pod-security.kubernetes.io/enforce": self._pod_security}
+        self.lab.apply(
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace, "labels": labels}}
+        )
+        return self
+
+    def _has_image(self) -> bool:
+        """Whether an earlier test of this lab has put the image there."""
+        known = self.lab.get("nodes")["items"]
+        return all(any(images.KEDGE in (one["names"] or []) for one in node["status"]["images"]) for node in known)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Delete the namespace."""
+        self.lab.kubectl("delete", "namespace", self.namespace, "--wait=false")
+
+    def helm(self, *words: str, values: Values | None = None, timeout: float = 120.0) -> str:
+        """Run Helm on the release; ``values`` are given by standard input.
+
+        Raises:
+            HelmError: It failed.
+        """
+        command = [*self.lab.enter, str(binaries.helm()), f"--kubeconfig={self.lab.kubeconfig}"]
+        command += [f"--namespace={self.namespace}", *words]
+        if values is not None:
+            command += ["--values=-"]
+        # Its caches belong to nobody's home.
+        places = {name: str(self.lab.directory / "helm") for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME")}
+        done = subprocess.run(
+            command, check=False, input=json.dumps(values or {}), capture_output=True, text=True, timeout=timeout,
+            env={**os.environ, **places},
+        )  # fmt: skip
+        if done.returncode:
+            raise HelmError(f"helm {' '.join(words)}: {done.stderr}\n{self.story()}")
+        return done.stdout
+
+    def values(self, **more: Any) -> Values:
+        """Return values for the lab: its images, its phones as peers, and what a small machine can give."""
+        repository, _, tag = images.KEDGE.rpartition(":")
+        small = {"resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}}
+        peers = [
+            {"name": "callers", "networks": [f"{CALLER}/32"]},
+            {"name": "callees", "networks": [f"{CALLEE}/32"]},
+            {"name": "cluster", "networks": ["192.0.2.0/24"]},
+        ]
+        return {
+            "image": {"repository": repository, "tag": tag},
+            "relays": {"image": self.lab.relay_image, "signalingNetworks": ["192.0.2.0/24"]},
+            "settings": {
+                "peers": peers,
+                "routes": [self._route("callers", self._callee), self._route("cluster", ECHO)],
+            },
+            "operator": {**small},
+            "signaling": {**small},
+            "test": {"host": self.nodes()[0], "call": {"number": TEST_NUMBER, "seconds": 1}},
+            **more,
+        }
+
+    def _route(self, peer: str, to: tuple[str, int]) -> Values:
+        return {
+            "name": f"from-{peer}", "match": {"peer": peer}, "relaySet": "voice",
+            "nextHops": [{"address": to[0], "port": to[1]}],
+        }  # fmt: skip
+
+    def nodes(self) -> list[str]:
+        """Return the nodes' addresses; a signaling pod with host network has one of them."""
+        return [self.lab.node_addresses[name] for name in sorted(self.lab.node_addresses)]
+
+    def kubectl(self, *args: str, stdin: str | None = None) -> str:
+        """Run kubectl in the namespace, as administrator."""
+        return self.lab.kubectl(f"--namespace={self.namespace}", *args, stdin=stdin)
+
+    def get(self, *args: str) -> Any:
+        """Return what ``kubectl get`` says, as objects."""
+        return json.loads(self.kubectl("get", *args, "-o", "json"))
+
+    def relay_set(self, replicas: int) -> None:
+        """Apply the RelaySet of the routes."""
+        manifest = {
+            "apiVersion": "kedge.media/v1alpha1", "kind": "RelaySet", "metadata": {"name": "voice"},
+            "spec": {
+                "engine": "RTPEngine", "replicas": replicas, "records": {"after": "1s"},
+                "media": {"portRange": {"min": 20000, "max": 22000}},
+            },
+        }  # fmt: skip
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
+
+    def pods(self, component: str) -> list[dict[str, Any]]:
+        """Return the pods of a component that are not on their way out."""
+        selector = f"--selector=app.kubernetes.io/name=kedge,app.kubernetes.io/component={component}"
+        items: list[dict[str, Any]] = self.get("pods", selector)["items"]
+        return [one for one in items if "deletionTimestamp" not in one["metadata"]]
+
+    def snapshot(self, address: str) -> dict[str, Any]:
+        """Return what the signaling pod at ``address`` knows; nothing while it does not answer."""
+        with self.lab.inside():
+            connection = http.client.HTTPConnection(address, ADMIN_PORT, timeout=5)
+            try:
+                connection.request("GET", "/v1/snapshot")
+                return dict(json.loads(connection.getresponse().read()))
+            except OSError:
+                return {"relays": [], "calls": []}
+            finally:
+                connection.close()
+
+    def ready_relays(self, address: str) -> int:
+        """Return how many relays are Ready in the eyes of a signaling pod."""
+        return sum(1 for one in self.snapshot(address)["relays"] if one["state"] == "Ready")
+
+    def until(self, holds: Callable[[], bool], what: str, *, within: float = 60.0) -> None:
+        """Look five times a second until something holds."""
+        deadline = time.monotonic() + within
+        while not _holds(holds):
+            assert time.monotonic() < deadline, f"not within {within:g} s: {what}\n{self.story()}"
+            time.sleep(0.2)
+
+    def story(self) -> str:
+        """Return what the pods are and what those of Kedge have logged."""
+        parts = []
+        for words in (
+            ["get", "pods", "-o", "wide"],
+            ["get", "relaysets", "-o", "yaml"],
+            ["get", "events", "--sort-by=.lastTimestamp"],
+            ["logs", "--selector=app.kubernetes.io/name=kedge", "--tail=40", "--prefix"],
+        ):
+            try:
+                parts.append(self.kubectl(*words)[-6000:])
+            except KubectlError as error:
+                parts.append(str(error))
+        return "\n".join(parts)
+
+
+def _holds(holds: Callable[[], bool]) -> bool:
+    """Whether it holds; what is not there yet does not."""
+    try:
+        return holds()
+    except (KubectlError, KeyError, IndexError):
+        return False

@@ -1,0 +1,131 @@
+"""Kedge installed by Helm: from an empty namespace to a call, a relay lost, an upgrade, and away without a trace."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cluster.installed import CHART, ECHO, RELEASE, SIP_PORT, HelmError, InstalledKedge
+from tests.cluster.system import CALLEE, CALLER
+from tests.kit.phones import PhoneProcess
+from tests.kit.sipp import Sipp
+from tests.lab import Lab
+from tests.wire.cases import SCENARIOS
+
+CALLS = 20
+RELAYS = 2
+CALLEE_PHONES = (CALLEE, 5070)
+
+
+@pytest.fixture
+def kedge(own_lab: Lab) -> Iterator[InstalledKedge]:
+    """A namespace for a release; nothing is installed."""
+    with InstalledKedge(own_lab, callee=CALLEE_PHONES) as kedge:
+        yield kedge
+
+
+@pytest.fixture
+async def phones(own_lab: Lab, kedge: InstalledKedge) -> AsyncIterator[PhoneProcess]:
+    """Phones in the lab's network; their proxy is the signaling pod of the first node."""
+    with own_lab.inside():
+        phones = PhoneProcess(proxy=(kedge.nodes()[0], SIP_PORT), caller=(CALLER, 0), callee=CALLEE_PHONES, prefix="49")
+        await phones.start()
+    yield phones
+    await phones.stop()
+
+
+def install(kedge: InstalledKedge, **values: Any) -> None:
+    """Install the chart and apply a RelaySet at once, as a person in a hurry would; wait until relays are Ready."""
+    kedge.helm("install", RELEASE, str(CHART), values=kedge.values(**values))
+    kedge.relay_set(RELAYS)
+
+    def ready() -> bool:
+        return all(kedge.ready_relays(address) == RELAYS for address in kedge.nodes())
+
+    kedge.until(ready, "all relays are Ready in the eyes of each signaling pod")
+
+
+async def test_from_helm_install_to_calls_and_a_relay_lost(
+    kedge: InstalledKedge, phones: PhoneProcess, record_property: Any
+) -> None:
+    began = time.monotonic()
+    install(kedge)
+    numbers = await phones.place_calls(CALLS, rtp=True)
+    record_property("seconds from helm install to 20 calls answered", time.monotonic() - began)
+    assert len(numbers) == CALLS
+    assert await phones.wait_audio(time.monotonic(), within=5)
+
+    signaling = kedge.nodes()[0]
+    victim = max(kedge.snapshot(signaling)["relays"], key=lambda one: one["sessions"])
+    killed = time.monotonic()
+    kedge.kubectl("delete", "pod", victim["name"], "--force", "--grace-period=0")
+    kedge.until(
+        lambda: not any(one["relay"] == victim["name"] for one in kedge.snapshot(signaling)["calls"]), "all have moved"
+    )
+    assert await phones.wait_audio(time.monotonic(), within=5)
+    report = await phones.report(killed)
+    assert report.talking() == CALLS
+    gaps = sorted(leg.gap for call in report.calls for leg in call.legs)
+    record_property("longest silence after a pod deleted by force", gaps[-1])
+    kedge.until(
+        lambda: kedge.get("relayset", "voice")["status"]["calls"] == CALLS, "the operator hears it of signaling"
+    )
+    assert await phones.hang_up()
+
+
+def test_helm_test_places_a_call_through_a_relay(own_lab: Lab, kedge: InstalledKedge, tmp_path: Path) -> None:
+    with own_lab.inside():
+        echo = Sipp(SCENARIOS / "callee-moved.xml", tmp_path, local=ECHO, calls=1, rtp_echo=True, limit=90).start()
+    try:
+        install(kedge)
+        kedge.helm("test", RELEASE, "--timeout=60s")
+        assert echo.check().succeeded == 1
+    finally:
+        echo.stop()
+
+
+def test_an_upgrade_rolls_signaling_one_by_one_and_an_uninstall_leaves_nothing(kedge: InstalledKedge) -> None:
+    install(kedge)
+    before = {one["metadata"]["name"] for one in kedge.pods("signaling")}
+    changed = kedge.values()
+    changed["settings"]["sip"] = {"listen": [{"address": "${POD_IP}", "port": SIP_PORT}], "userAgent": "Changed"}
+
+    kedge.helm("upgrade", RELEASE, str(CHART), "--wait", "--timeout=100s", values=changed)
+
+    assert not before & {one["metadata"]["name"] for one in kedge.pods("signaling")}, "new settings, new processes"
+    assert "userAgent: Changed" in kedge.get("configmap", "kedge-settings")["data"]["settings.yaml"]
+    assert len(kedge.pods("operator")) == len(kedge.pods("signaling")) == 2
+
+    kedge.kubectl("delete", "relayset", "voice")
+    kedge.helm("uninstall", RELEASE, "--wait", "--timeout=60s")
+    kinds = "deployments,services,networkpolicies,poddisruptionbudgets,roles,rolebindings,relaysets,calls"
+    kedge.until(lambda: not kedge.kubectl("get", kinds, "-o", "name").strip(), "all of it is gone")
+    kedge.until(lambda: not kedge.kubectl("get", "pods", "-o", "name").strip(), "its pods too")
+
+
+def test_embedded_in_the_pod_network_it_runs_where_pods_are_restricted(own_lab: Lab) -> None:
+    with InstalledKedge(own_lab, callee=CALLEE_PHONES, pod_security="restricted") as kedge:
+        values = kedge.values(mode="embedded")
+        values["signaling"]["hostNetwork"] = False
+        kedge.helm("install", RELEASE, str(CHART), values=values)
+        kedge.relay_set(1)
+
+        kedge.until(lambda: bool(kedge.pods("signaling")[0]["status"]["podIP"]), "it has an address")
+        address = kedge.pods("signaling")[0]["status"]["podIP"]
+        kedge.until(lambda: kedge.ready_relays(address) == 1, "a relay is Ready")
+        kedge.until(lambda: kedge.get("relayset", "voice")["status"]["readyReplicas"] == 1, "the status says so")
+        assert len(kedge.pods("signaling")) == 1
+        assert not kedge.pods("operator")
+
+
+def test_a_wrong_value_is_told_by_its_field_before_anything_is_made(kedge: InstalledKedge) -> None:
+    with pytest.raises(HelmError, match=r"/settings/peers/0.*netwroks"):
+        kedge.helm(
+            "install", RELEASE, str(CHART), values=kedge.values(settings={"peers": [{"name": "a", "netwroks": []}]})
+        )
+
+    assert not kedge.kubectl("get", "deployments,configmaps", "--field-selector=metadata.name!=kube-root-ca.crt",
+                             "-o", "name").strip()  # fmt: skip
