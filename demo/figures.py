@@ -86,7 +86,8 @@ def result_of(calls: int, incidents: Iterable[Incident], moved: int, report: Far
 def plan_text(plan: PlanRecord) -> str:
     """Return what Kedge is going to do, in one line."""
     ways = ", ".join(f"{row.calls} from {row.source} to {row.target or 'nowhere'}" for row in plan.table)
-    return f"{plan.kind.lower()}: {ways or 'nothing to move'}" + (f"; in {plan.seconds:.1f} s" if plan.moves else "")
+    takes = f"in {plan.seconds:.1f} s" if plan.seconds >= 0.1 else "in less than 0.1 s"
+    return f"{plan.kind.lower()}: {ways or 'nothing to move'}" + (f"; {takes}" if plan.moves else "")
 
 
 def summary_lines(result: Result) -> list[str]:

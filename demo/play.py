@@ -61,9 +61,10 @@ async def play(stage: Stage, view: View, calls: int) -> Result:
         fourth = await _arrival(stage, view, "joined", stage.newcomer, stage.join)
         fifth = await _drain(stage, view)
         result = await _judge(stage, calls, (first, second, third, fourth, fifth))
-        stage.relays[frozen].thaw()
         view.act(f"{frozen} is thawed, and all hang up")
-        await stage.phones.hang_up()
+        await _look(stage, view)  # the last picture is of calls that talk
+    stage.relays[frozen].thaw()
+    await stage.phones.hang_up()
     return result
 
 
@@ -170,6 +171,10 @@ async def _watch_events(stage: Stage, view: View) -> None:
 async def _watch_state(stage: Stage, view: View) -> None:
     while True:
         with contextlib.suppress(aiohttp.ClientError, PhonesError):
-            snapshot = await stage.snapshot()
-            view.state(snapshot.relays, await stage.phones.summary(), snapshot.progress)
+            await _look(stage, view)
         await asyncio.sleep(_LOOK)
+
+
+async def _look(stage: Stage, view: View) -> None:
+    snapshot = await stage.snapshot()
+    view.state(snapshot.relays, await stage.phones.summary(), snapshot.progress)

@@ -22,7 +22,7 @@ from demo.figures import Incident, Result, refused_text, summary_lines
 from kedge.ports.records import EventRecord, ProgressRecord, RelayRecord
 
 _COLOURS: Final = {"Ready": "green", "Suspect": "yellow", "Draining": "yellow", "Down": "red"}
-_EVENTS: Final = 18
+_EVENTS: Final = 30
 """Events that are shown where there is room."""
 _OTHER_LINES: Final = 23
 """Lines of the picture beside events and relays."""

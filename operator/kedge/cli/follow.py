@@ -66,7 +66,7 @@ class DrainWatch(_Watch):
 
     def look(self, snapshot: SignalingSnapshot, now: float) -> Look:
         """Return how far it is; ``now`` in seconds, of any clock."""
-        self._began = now if self._began is None else self._began
+        began = self._began = now if self._began is None else self._began
         mine = self._relay
         relay = next((one for one in snapshot.relays if (one.uid, one.relay_set) == (mine.uid, mine.relay_set)), None)
         if relay is None:
@@ -78,9 +78,9 @@ class DrainWatch(_Watch):
         self._seen = self._seen or relay.intent == "Drain"
         self._most = max(self._most, relay.sessions)
         progress = self._find(snapshot, relay=mine.name, relay_set=mine.relay_set)
-        return self._judged(relay, progress, now)
+        return self._judged(relay, progress, began, now)
 
-    def _judged(self, relay: RelayRecord, progress: ProgressRecord | None, now: float) -> Look:
+    def _judged(self, relay: RelayRecord, progress: ProgressRecord | None, began: float, now: float) -> Look:
         calls = progress.calls if progress is not None else self._most
         moved = progress.moved if progress is not None else self._most - relay.sessions
         failed = progress.failed if progress is not None else 0
@@ -88,7 +88,7 @@ class DrainWatch(_Watch):
         if self._seen and not relay.sessions and not calls:
             return self._end(f"relay {relay.name} is drained: it had no calls", ok=True)
         if self._seen and not relay.sessions:
-            took = f" in {now - (self._began or now):.1f} s"
+            took = f" in {now - began:.1f} s"
             lost = f", {failed} could not be: {progress.message}" if failed and progress is not None else ""
             return Look(
                 calls=calls, moved=moved, text=f"relay {relay.name} is drained: {done}{took}{lost}", ended=True,
