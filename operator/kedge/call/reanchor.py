@@ -91,6 +91,8 @@ class Move:
         self.call = call
         self.want = want
         self.source = call.relay
+        if self.source is not None:
+            b2bua.fleet.hold(self.source)
         self.source_lost = b2bua.failover.is_lost(call)
         """Whether there is nothing to go back to, as far as known when it began."""
         self.gap_since = want.last_seen if self.source_lost else 0.0
@@ -360,5 +362,7 @@ class Move:
         call.anchored_message = message
         if self._old_session != call.session:
             b2bua.delete_session(self.source, self._old_session, now)
+        if self.source is not None:
+            b2bua.fleet.unhold(self.source)
         b2bua.observer.move_ended(call, self.want.reason, result, now - self.started, gap)
         b2bua.failover.finished(self, result, message, now, policy=policy)

@@ -268,6 +268,8 @@ class Fleet:
 
     def _let_go(self, relay: Relay, now: float) -> None:
         """Forget a relay that is gone from the inventory, holds no call, and has nothing left to answer."""
+        if relay.held > 0:
+            return
         if relay.removed and relay.sessions <= 0:
             self.review_canary(relay, now)  # its session is to be deleted first
         if relay.removed and relay.sessions <= 0 and relay.client.idle and relay.uid in self.relays:
@@ -313,6 +315,14 @@ class Fleet:
     def release(self, relay: Relay) -> None:
         """Count one call less. ``Full`` and a removal are looked at with the next probe."""
         relay.sessions -= 1
+
+    def hold(self, relay: Relay) -> None:
+        """Keep it, whatever the inventory says: a call is about to leave it, and may come back."""
+        relay.held += 1
+
+    def unhold(self, relay: Relay) -> None:
+        """Take one ``hold`` back; what was to be deleted there has been asked for."""
+        relay.held -= 1
 
     # --- its sockets ---
 

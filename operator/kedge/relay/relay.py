@@ -15,6 +15,7 @@ class Relay:
         "client",
         "description",
         "health",
+        "held",
         "intent",
         "message",
         "policy",
@@ -41,12 +42,14 @@ class Relay:
         """When the state changed last (seconds, monotonic)."""
         self.sessions = 0
         """Calls of this process on it, reserved ones included."""
+        self.held = 0
+        """Moves under way that began here: they may come back, and delete what is left here when they end."""
         self.intent = description.intent
         """What is wanted of it; a relay that is gone from the inventory drains."""
         self.wish = Intent.SERVE
         """What a person has asked for at the admin API; holds until it is taken back or the process ends."""
         self.removed = False
-        """Whether it is gone from the inventory; it is kept until no call is on it."""
+        """Whether it is gone from the inventory; it is kept until no call is on it, and no move may come back."""
 
     @property
     def uid(self) -> str:
