@@ -8,6 +8,7 @@ relay's pod or on a RelaySet, the spec of a Call. So they need neither a way to 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Coroutine, Iterable
 from datetime import UTC, datetime
@@ -28,6 +29,8 @@ from kedge.ports.kube import CALL_KIND, POD_KIND, RELAY_SET_KIND, Kind, KubeApi,
 from kedge.ports.records import AnchorRecord, CallRecord, CallState, Condition, RelayRecord, SignalingSnapshot
 from kedge.relay.model import Intent
 
+logging.getLogger("kubernetes").addHandler(logging.NullHandler())
+"""What it would warn of, a missing kubeconfig say, is told once, in the error."""
 _INTENTS: Final = {"Draining": "Drain", "Cordoned": "Cordon"}
 _WISHES: Final[dict[Intent, dict[str, str | None]]] = {
     Intent.DRAIN: {DRAIN_ANNOTATION: "true"},

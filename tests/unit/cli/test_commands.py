@@ -293,7 +293,26 @@ def test_ages_are_short(seconds: float, told: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "run", "signaling", "operator", "check", "calls", "relays", "events", "move", "terminate"]
+    "command",
+    [
+        "",
+        "run",
+        "signaling",
+        "operator",
+        "check",
+        "calls",
+        "relays",
+        "events",
+        "move",
+        "terminate",
+        "drain",
+        "cordon",
+        "uncordon",
+        "rebalance",
+        "plan drain",
+        "plan loss",
+        "plan rebalance",
+    ],
 )
 def test_help_teaches_each_command(command: str) -> None:
     result = CliRunner().invoke(main, [*command.split(), "--help"])
