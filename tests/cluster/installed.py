@@ -9,6 +9,7 @@ import secrets
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -23,6 +24,9 @@ ADMIN_PORT: Final = 8080
 TEST_NUMBER: Final = "88100"
 """Calls to it go to a callee of their own, which sends audio back."""
 ECHO: Final = (CALLEE, 5090)
+
+ARCHIVES: Final = "KEDGE_ARCHIVES"
+"""A folder that `ARCHIVES=FOLDER scripts/images.sh` saved images to: they are installed instead of the lab's own."""
 
 Values = dict[str, Any]
 
@@ -39,11 +43,13 @@ class InstalledKedge:
         self.namespace = f"kedge-{secrets.token_hex(3)}"
         self._callee = callee
         self._pod_security = pod_security
+        built = ARCHIVES in os.environ
+        self.image = "localhost/kedge:dev" if built else images.KEDGE
+        self.relay_image = "localhost/kedge-rtpengine:dev" if built else lab.relay_image
 
     def __enter__(self) -> Self:
         """Create the namespace; give the lab the image, and the addresses of the phones."""
-        if not self._has_image():
-            self.lab.load_image(images.build(images.KEDGE))
+        self._provide_images()
         for address in (CALLER, CALLEE):
             assert self.lab.run_in_lab_netns(["ip", "addr", "replace", f"{address}/32", "dev", "lo"]).wait(10) == 0
         labels = {"pod-security.kubernetes.io/enforce": self._pod_security}
@@ -52,10 +58,16 @@ class InstalledKedge:
         )
         return self
 
-    def _has_image(self) -> bool:
-        """Whether an earlier test of this lab has put the image there."""
+    def _provide_images(self) -> None:
+        """Have the images on all nodes, unless an earlier test of this lab has put them there."""
         known = self.lab.get("nodes")["items"]
-        return all(any(images.KEDGE in (one["names"] or []) for one in node["status"]["images"]) for node in known)
+        if all(any(self.image in (one["names"] or []) for one in node["status"]["images"]) for node in known):
+            return
+        if ARCHIVES not in os.environ:
+            self.lab.load_image(images.build(images.KEDGE))
+            return
+        for archive in sorted(Path(os.environ[ARCHIVES]).glob("*.tar")):
+            self.lab.load_image(archive)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -85,7 +97,7 @@ class InstalledKedge:
 
     def values(self, **more: Any) -> Values:
         """Return values for the lab: its images, its phones as peers, and what a small machine can give."""
-        repository, _, tag = images.KEDGE.rpartition(":")
+        repository, _, tag = self.image.rpartition(":")
         small = {"resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}}
         peers = [
             {"name": "callers", "networks": [f"{CALLER}/32"]},
@@ -94,7 +106,7 @@ class InstalledKedge:
         ]
         return {
             "image": {"repository": repository, "tag": tag},
-            "relays": {"image": self.lab.relay_image, "signalingNetworks": ["192.0.2.0/24"]},
+            "relays": {"image": self.relay_image, "signalingNetworks": ["192.0.2.0/24"]},
             "settings": {
                 "peers": peers,
                 "routes": [self._route("callers", self._callee), self._route("cluster", ECHO)],
@@ -123,12 +135,12 @@ class InstalledKedge:
         """Return what ``kubectl get`` says, as objects."""
         return json.loads(self.kubectl("get", *args, "-o", "json"))
 
-    def relay_set(self, replicas: int) -> None:
-        """Apply the RelaySet of the routes."""
+    def relay_set(self, replicas: int, **template: Any) -> None:
+        """Apply the RelaySet of the routes; ``template`` is what its pods shall have beside the operator's own."""
         manifest = {
             "apiVersion": "kedge.media/v1alpha1", "kind": "RelaySet", "metadata": {"name": "voice"},
             "spec": {
-                "engine": "RTPEngine", "replicas": replicas, "records": {"after": "1s"},
+                "engine": "RTPEngine", "replicas": replicas, "template": template, "records": {"after": "1s"},
                 "media": {"portRange": {"min": 20000, "max": 22000}},
             },
         }  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -9,12 +11,13 @@ from typing import Any
 
 import pytest
 from tests.cluster.installed import CHART, ECHO, RELEASE, SIP_PORT, HelmError, InstalledKedge
-from tests.cluster.system import CALLEE, CALLER
+from tests.cluster.system import CALLEE, CALLER, ROOT
 from tests.kit.phones import PhoneProcess
 from tests.kit.sipp import Sipp
 from tests.lab import Lab
 from tests.wire.cases import SCENARIOS
 
+MANIFESTS = ROOT / "manifests"
 CALLS = 20
 RELAYS = 2
 CALLEE_PHONES = (CALLEE, 5070)
@@ -78,7 +81,7 @@ async def test_from_helm_install_to_calls_and_a_relay_lost(
 
 def test_helm_test_places_a_call_through_a_relay(own_lab: Lab, kedge: InstalledKedge, tmp_path: Path) -> None:
     with own_lab.inside():
-        echo = Sipp(SCENARIOS / "callee-moved.xml", tmp_path, local=ECHO, calls=1, rtp_echo=True, limit=90).start()
+        echo = Sipp(SCENARIOS / "callee-basic.xml", tmp_path, local=ECHO, calls=1, rtp_echo=True, limit=90).start()
     try:
         install(kedge)
         kedge.helm("test", RELEASE, "--timeout=60s")
@@ -129,3 +132,19 @@ def test_a_wrong_value_is_told_by_its_field_before_anything_is_made(kedge: Insta
 
     assert not kedge.kubectl("get", "deployments,configmaps", "--field-selector=metadata.name!=kube-root-ca.crt",
                              "-o", "name").strip()  # fmt: skip
+
+
+def test_kustomize_gives_the_same_without_helm(kedge: InstalledKedge, tmp_path: Path) -> None:
+    kustomization = {
+        "resources": [os.path.relpath(MANIFESTS, tmp_path)],
+        "namespace": kedge.namespace,
+        "images": [
+            {"name": "localhost/kedge", "newName": kedge.image.split(":")[0], "newTag": kedge.image.split(":")[1]}
+        ],
+    }
+    (tmp_path / "kustomization.yaml").write_text(json.dumps(kustomization))
+    kedge.kubectl("apply", "--server-side", "-k", str(tmp_path))
+    kedge.relay_set(1, image=kedge.relay_image)
+
+    kedge.until(lambda: kedge.ready_relays(kedge.nodes()[0]) == 1, "a relay is Ready")
+    kedge.until(lambda: kedge.get("relayset", "voice")["status"]["readyReplicas"] == 1, "the status says so")
