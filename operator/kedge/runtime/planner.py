@@ -220,11 +220,13 @@ class Planner:
         self._note_shape(steering, relays, now)
         steering.settle(self._books.record, now)
         leaving = {one.uid: one for one in relays if one.intent == "Drain" and one.state != "Down"}
+        if steering.planned != _picture(relays):
+            steering.queue.clear()  # what it was planned for is no more
         self._open_drains(steering, leaving, now)
         await self._plan_drain(steering, relays, leaving)
         self._close_drains(steering, {one.uid: one for one in relays}, now)
         if steering.queue and steering.queue_kind is PlanKind.DRAIN:
-            return  # what has to leave goes first
+            return
         due = steering.uneven_at is not None and now >= max(steering.uneven_at, steering.changed_at + _SETTLE)
         if due and not any(ask.task.kind is PlanKind.DRAIN and ask.tries == 1 for ask in steering.asked.values()):
             await self._plan_rebalance(steering, relays)
@@ -258,10 +260,9 @@ class Planner:
             return
         calls = [one for one in self._books.snapshot().calls if one.relay_set == steering.key]
         here = [one for one in calls if one.relay_uid in leaving]
-        picture = ("Drain", _picture(relays))
-        now = self._clock()
-        if steering.planned != picture:
-            steering.queue.clear()
+        picture, now = _picture(relays), self._clock()
+        if steering.queue_kind is not PlanKind.DRAIN:
+            steering.queue.clear()  # what has to leave goes first
         queued = {move.call for move in steering.queue}
         fresh = [one for one in here if one.id not in steering.asked and one.id not in queued]
         if fresh and (steering.planned != picture or now >= steering.plan_again):
@@ -332,7 +333,7 @@ class Planner:
     async def _plan_rebalance(self, steering: Steering, relays: Sequence[RelayRecord]) -> None:
         now = self._clock()
         task = steering.rebalance
-        picture = ("Rebalance", _picture(relays))
+        picture = _picture(relays)
         under_way = steering.queue or self._asked(steering)
         if under_way and steering.planned == picture and now < steering.plan_again:
             self._count_rebalance(steering)

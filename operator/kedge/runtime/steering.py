@@ -116,7 +116,7 @@ class Steering:
         """Calls that the last plan of a drain could not move."""
         self.tries: dict[str, int] = {}
         """How often calls that still have to leave were asked in vain."""
-        self.planned: tuple[object, ...] = ()
+        self.planned: frozenset[tuple[str, bool, str]] = frozenset()
         """The picture of the relays that the queue was planned for."""
         self.plan_again = 0.0
         """When a plan that could do nothing more is made anew although the relays are the same."""
