@@ -93,13 +93,12 @@ class Namespace:
 def crds(apiserver: ApiServer) -> ApiServer:
     """The lone API server with Kedge's kinds."""
     kubectl = apiserver.kubectl
+    names = ("relaysets.kedge.media", "calls.kedge.media")
     kubectl("apply", "--server-side", "-f", str(CRDS))
-    kubectl(
-        "wait", "--for=condition=Established", "--timeout=30s", "crd/relaysets.kedge.media", "crd/calls.kedge.media"
-    )
 
     def served() -> bool:
-        try:
+        try:  # a CRD of this very moment has no conditions yet, which kubectl does not wait for
+            kubectl("wait", "--for=condition=Established", "--timeout=30s", *(f"crd/{one}" for one in names))
             kubectl("get", "relaysets,calls", "--all-namespaces")
         except KubectlError:
             return False
