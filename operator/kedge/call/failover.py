@@ -112,6 +112,7 @@ class Failover(TimerTarget):
     __slots__ = (
         "_b2bua",
         "_budget",
+        "_drain_reports",
         "_paced",
         "_peer_budgets",
         "_preparing",
@@ -121,7 +122,6 @@ class Failover(TimerTarget):
         "_timer",
         "_urgent",
         "_waiting",
-        "reports",
         "wants",
     )
 
@@ -141,8 +141,8 @@ class Failover(TimerTarget):
         self._preparing = 0
         self._pumping = False
         self._timer: Timer | None = None
-        self.reports: dict[str, FailoverReport] = {}
-        """The last one of each RelaySet."""
+        self._drain_reports: dict[str, FailoverReport] = {}
+        """Of the relays that drain, by uid."""
 
     # --- what is so -------------------------------------------------------------------------------------------------
 
@@ -192,8 +192,6 @@ class Failover(TimerTarget):
             return
         report = FailoverReport(relay, reason, last_seen, now)
         report.calls = len(calls)
-        if last_seen or calls:
-            self.reports[relay.relay_set] = report
         for call in calls:
             self._want(call, reason, now, None, report)
         self._b2bua.observer.failover_changed(report, now)
@@ -257,11 +255,30 @@ class Failover(TimerTarget):
     def carry_out(self, moves: Sequence[tuple[str, str]], reason: str, now: float) -> None:
         """Ask for the moves of a plan: (call id, uid of the relay it is to go to). What is gone is left out."""
         b2bua = self._b2bua
+        reports: dict[str, FailoverReport] = {}
         for call_id, uid in moves:
             call, target = b2bua.calls.get(call_id), b2bua.fleet.relays.get(uid)
-            if call is not None and target is not None and call.relay is not target:
-                self._want(call, reason, now, target, None)
+            if call is None or target is None or call.relay is target:
+                continue
+            report = None
+            if reason == DRAIN and call.relay is not None:
+                report = reports[call.relay.uid] = self._drain_report(call.relay, now)
+                report.calls += 1
+            self._want(call, reason, now, target, report)
+        for report in reports.values():
+            b2bua.observer.failover_changed(report, now)
         self._pump(now)
+
+    def _drain_report(self, relay: Relay, now: float) -> FailoverReport:
+        """Return the report of a relay's drain, which its plans fill in portions."""
+        report = self._drain_reports.get(relay.uid)
+        if report is None:
+            report = self._drain_reports[relay.uid] = FailoverReport(relay, DRAIN, 0.0, now)
+        return report
+
+    def drain_over(self, relay: Relay) -> None:
+        """A relay serves again, or is gone: its next drain is another one."""
+        self._drain_reports.pop(relay.uid, None)
 
     def _want(self, call: Call, reason: str, now: float, target: Relay | None, report: FailoverReport | None) -> None:
         old = self.wants.get(call.id)

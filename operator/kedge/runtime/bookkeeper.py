@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from kedge.base.address import format_address
 from kedge.call.call import ACTIVE, ENDED, Call
-from kedge.call.failover import FailoverReport
+from kedge.call.failover import DRAIN, FailoverReport
 from kedge.call.observer import Observer
 from kedge.ports.ports import CallStore
 from kedge.ports.records import (
@@ -155,6 +155,8 @@ class Bookkeeper(Observer):
         )  # fmt: skip
         if known is None or known.started <= record.started:  # of two losses at a time the later one is shown
             self._reports[key] = record
+        if report.reason == DRAIN:
+            return  # the planner tells of its beginning and end
         if done:
             self._failover_done(record, measured=bool(report.gaps))
         elif known is None or known.started < record.started:
@@ -228,6 +230,8 @@ class Bookkeeper(Observer):
                 known.sessions != relay.sessions
                 or known.media_ready is not relay.media_ready
                 or known.reason != relay.reason
+                or (known.zone, known.weight) != (relay.description.zone, relay.description.weight)
+                or known.capacity != relay.policy.placement.max_sessions_per_relay
             ):
                 self._relays[relay.uid] = self._relay_record(relay)
         self._collect_garbage(now)
