@@ -254,6 +254,26 @@ async def test_scale_out_during_a_failover(tmp_path: Path) -> None:
         await system.end_in_peace()
 
 
+async def test_the_relay_that_has_just_joined_is_drained(tmp_path: Path) -> None:
+    """Two wishes that contradict each other: the later one holds, and what it makes needless is not done."""
+    relay_set = {"rebalance": {"imbalancePercent": 0, "rate": 5}}
+    async with System(tmp_path, relays=3, joined=2, relay_set=relay_set) as system:
+        await place(system)
+        since = time.monotonic()
+        await system.join(system.relays[2])
+        await moved(system, 5)
+
+        await intend(system, "Drain", system.relays[2])
+
+        await ended(system, "Drain", "relay-3")
+        left = await loads(system)
+        assert (left["relay-3"], left["relay-1"] + left["relay-2"]) == (0, CALLS)
+        reasons = Counter(call.last_anchor.reason for call in await system.calls() if call.last_anchor is not None)
+        assert reasons.keys() == {"Drain"}, "what had come has left"
+        assert max(call.anchors for call in await system.calls()) == 2
+        await finish(system, since)
+
+
 async def test_a_rebalance_on_demand(three: System) -> None:
     await three.join(three.relays[3])
     since = time.monotonic()

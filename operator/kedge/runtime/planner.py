@@ -162,10 +162,9 @@ class Planner:
 
     def _find(self, relay_set: str, name: str) -> RelayRecord:
         relays = self._books.snapshot(calls=False).relays
-        sets = ("", relay_set)
         found = [
             one for one in relays
-            if one.name == name and (relay_set in ("", one.relay_set) or one.relay_set.partition("/")[2] in sets)
+            if one.name == name and relay_set in ("", one.relay_set, one.relay_set.partition("/")[2])
         ]  # fmt: skip
         if len(found) != 1:
             known = ", ".join(sorted(one.name for one in relays)) or "none"

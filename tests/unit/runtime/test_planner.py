@@ -420,8 +420,13 @@ async def test_modes(allowed: bool) -> None:
     assert world.loads() == [20, 20]
 
 
-async def test_unknown_names() -> None:
+async def test_names() -> None:
     world = World(1)
+    for relay_set in ("", "voice", SET):
+        shown = await world.planner.show(PlanKind.LOSS, relay="relay-r0", relay_set=relay_set)
+        assert len(shown.unplaced) == 1
+    with pytest.raises(PlanRequestError, match="there is no relay 'relay-r0'"):
+        await world.planner.show(PlanKind.LOSS, relay="relay-r0", relay_set="video")
     with pytest.raises(PlanRequestError, match=r"there is no RelaySet 'video': default/voice"):
         world.planner.rebalance("video")
     with pytest.raises(PlanRequestError, match=r"there is no relay 'nobody': relay-r0"):
