@@ -62,7 +62,29 @@ def test_a_relay_is_drained_and_cordoned_by_its_pod(namespace: Namespace, kedge:
 
     assert both == {"kedge.media/drain": "true", "kedge.media/cordon": "true"}
     assert noted() == {}
-    assert "there is no pod relay-z" in kedge("drain", "relay-z", status=1)
+    assert "there is no relay relay-z" in kedge("drain", "relay-z", status=1)
+
+
+def test_a_relay_by_address_is_drained_in_the_spec(namespace: Namespace, kedge: Plugin) -> None:
+    racks = [{"name": f"rack-{n}", "address": f"192.0.2.{n}"} for n in (1, 2)]
+    namespace.create(
+        {
+            "apiVersion": "kedge.media/v1alpha1",
+            "kind": "RelaySet",
+            "metadata": {"name": "metal"},
+            "spec": {"engine": "RTPEngine", "endpoints": racks},
+        }
+    )
+
+    def intents() -> list[str]:
+        return [one["intent"] for one in namespace.get("relayset", "metal")["spec"]["endpoints"]]
+
+    kedge("drain", "rack-2")
+    drained = intents()
+    kedge("drain", "rack-2", "--undo")
+
+    assert drained == ["Serve", "Drain"]
+    assert intents() == ["Serve", "Serve"]
 
 
 def test_waiting_for_a_drain_reads_the_status(namespace: Namespace, kedge: Plugin) -> None:

@@ -2,7 +2,7 @@
 
 Relays and calls are read from what Kedge writes there, the status of RelaySets and the Call objects: seconds old, and
 only of calls that have an object (``records.after``). Wishes are written where signaling sees them: an annotation on a
-relay's pod or on a RelaySet, the spec of a Call. So they need neither a way to signaling nor the operator.
+relay's pod or on a RelaySet, the spec of a Call or RelaySet. So they need neither a way to signaling nor the operator.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ class KubeTarget:
         self._run(self._patch(CALL_KIND, call, {"spec": {"state": "Terminated"}}))
 
     def wish(self, relay: str, intent: Intent, *, relay_set: str = "") -> None:
-        """Annotate the relay's pod, so that ``kubectl describe pod`` shows it, too."""
-        self._run(self._annotate_relay(relay, _WISHES[intent]))
+        """Annotate the relay's pod, or write into the RelaySet that names the relay by address."""
+        self._run(self._wish(relay, intent, relay_set))
 
     def rebalance(self, relay_set: str) -> str:
         """Annotate the RelaySet with the time of the wish: a later time is a new wish."""
@@ -119,24 +119,32 @@ class KubeTarget:
             raise ClusterError(f"there is no relay {relay} in namespace {self._namespace}")
         await self._patch(CALL_KIND, call, {"spec": {"relay": relay}})
 
-    async def _annotate_relay(self, relay: str, annotations: dict[str, str | None]) -> None:
+    async def _wish(self, relay: str, intent: Intent, relay_set: str) -> None:
         pod = await self._api.get(POD_KIND, self._namespace, relay)
-        sets = _valid(RelaySet, await self._api.list_objects(RELAY_SET_KIND, self._namespace))
+        manifests = await self._api.list_objects(RELAY_SET_KIND, self._namespace)
         if pod is None:
-            raise ClusterError(self._no_pod(relay, sets))
+            await self._write_endpoint(relay, intent, relay_set, manifests)
+            return
         by_label = RELAYSET_LABEL in (pod["metadata"].get("labels") or {})
-        if not by_label and not any(one.spec.selector is not None for one in sets):
+        if not by_label and not any(one.spec.selector is not None for one in _valid(RelaySet, manifests)):
             raise ClusterError(f"pod {relay} is no relay: no RelaySet of namespace {self._namespace} has it")
-        await self._patch(POD_KIND, relay, {"metadata": {"annotations": annotations}})
+        await self._patch(POD_KIND, relay, {"metadata": {"annotations": _WISHES[intent]}})
 
-    def _no_pod(self, relay: str, sets: Iterable[RelaySet]) -> str:
-        for one in sets:
-            if any(endpoint.name == relay for endpoint in one.spec.endpoints):
-                return (
-                    f"relay {relay} is an endpoint of RelaySet {one.metadata.name} and no pod, so nothing can be "
-                    "annotated: ask signaling's admin API with --server"
-                )
-        return f"there is no pod {relay} in namespace {self._namespace}"
+    async def _write_endpoint(self, relay: str, intent: Intent, relay_set: str, manifests: list[Manifest]) -> None:
+        """Write the wish into the spec of the RelaySet that names the relay by address."""
+        found = [
+            one for one in manifests
+            if relay_set in ("", _key_of(one))
+            and any(each["name"] == relay for each in one["spec"].get("endpoints") or ())
+        ]  # fmt: skip
+        if len(found) != 1:
+            several = f"several RelaySets have a relay {relay}: say which with --set"
+            raise ClusterError(several if found else f"there is no relay {relay} in namespace {self._namespace}")
+        metadata, endpoints = found[0]["metadata"], found[0]["spec"]["endpoints"]
+        wanted = [one | {"intent": intent.value} if one["name"] == relay else one for one in endpoints]
+        # A merge patch replaces the whole list: with the version it was made from, it cannot undo another's change.
+        version = {"resourceVersion": metadata["resourceVersion"]} if "resourceVersion" in metadata else {}
+        await self._patch(RELAY_SET_KIND, metadata["name"], {"metadata": version, "spec": {"endpoints": wanted}})
 
     async def _annotate_set(self, name: str) -> str:
         sets = _valid(RelaySet, await self._api.list_objects(RELAY_SET_KIND, self._namespace))
@@ -161,6 +169,10 @@ class KubeTarget:
             return self._runner.run(work)
         except KubeError as error:
             raise ClusterError(f"the cluster says: {error.message}") from None
+
+
+def _key_of(manifest: Manifest) -> str:
+    return f"{manifest['metadata']['namespace']}/{manifest['metadata']['name']}"
 
 
 def relay_record(relay_set: RelaySet, relay: RelayStatus) -> RelayRecord:

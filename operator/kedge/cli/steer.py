@@ -118,7 +118,7 @@ def drain(whom: Whom, relay_set: str, wait: bool, timeout: float, undo: bool, re
 
     The relay lives while its calls move, so the parties hear nothing of it. Calls move at the pace of the RelaySet's
     spec.failover; those that cannot move stay until they end (spec.drain says for how long). In a cluster the relay's
-    pod is annotated with kedge.media/drain; the pod goes on running.
+    pod is annotated with kedge.media/drain (the pod goes on running), or its endpoint in the RelaySet gets the intent.
 
     Exit status: 0, or 1 if calls could not be moved or the relay is not known.
     """
@@ -126,7 +126,7 @@ def drain(whom: Whom, relay_set: str, wait: bool, timeout: float, undo: bool, re
         raise click.UsageError("--undo is done at once: leave out --wait")
     with whom.opened() as target:
         if undo:
-            _wish(target, relay, Intent.SERVE, relay_set)
+            _serve(whom, target, relay, relay_set)
             click.echo(f"the drain of {printable(relay)} is taken back: it serves again")
             return
         before = target.snapshot() if wait else None
@@ -168,7 +168,7 @@ Example:
 def uncordon(whom: Whom, relay_set: str, relay: str) -> None:
     """Let RELAY serve again, after a cordon or a drain."""
     with whom.opened() as target:
-        _wish(target, relay, Intent.SERVE, relay_set)
+        _serve(whom, target, relay, relay_set)
     click.echo(f"{printable(relay)} serves again")
 
 
@@ -212,6 +212,18 @@ def rebalance(whom: Whom, output: str, dry_run: bool, wait: bool, timeout: float
 
 def _wish(target: Target, relay: str, intent: Intent, relay_set: str) -> None:
     target.wish(relay, intent, relay_set=_key(target, relay, relay_set))
+
+
+def _serve(whom: Whom, target: Target, relay: str, relay_set: str) -> None:
+    """Take wishes back. Those of a pod or a RelaySet are not the admin API's to take."""
+    _wish(target, relay, Intent.SERVE, relay_set)
+    if whom.kube:
+        return  # the status follows later
+    found = _find(target.snapshot(), relay, relay_set)
+    if found.intent != Intent.SERVE.value:
+        raise TargetError(
+            f"{relay} stays in intent {found.intent}, as its RelaySet or pod says so, or it is gone there"
+        )
 
 
 def _key(target: Target, relay: str, relay_set: str) -> str:

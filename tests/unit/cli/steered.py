@@ -39,6 +39,8 @@ class World:
         self.wishes: list[tuple[str, str, Intent]] = []
         self.progress: list[ProgressRecord] = []
         self.rebalance_message = ""
+        self.written = ""
+        """The intent that stands in the RelaySet."""
 
     # --- what the planner answers -----------------------------------------------------------------------------------
 
@@ -63,7 +65,7 @@ class World:
         if len(found) != 1:
             return f"{len(found)} relays are called {name}" if found else f"there is no relay {name}"
         self.wishes.append((name, relay_set, intent))
-        self.relays[found[0].uid] = replace(found[0], intent=intent.value)
+        self.relays[found[0].uid] = replace(found[0], intent=self.written or intent.value)
         if intent is Intent.DRAIN and found[0].sessions:
             self._begin("Drain", name, found[0].sessions)
         return ""

@@ -85,12 +85,30 @@ def test_a_pod_of_others_is_a_relay_where_a_set_selects_pods(cluster: FakeCluste
     assert [name for _, name, _ in cluster.patches] == ["theirs"]
 
 
-def test_a_relay_that_is_no_pod_is_told_with_what_to_do(cluster: FakeCluster, target: KubeTarget) -> None:
-    cluster.put(relay_set("metal", endpoints=[{"name": "rack-1", "address": "192.0.2.7", "port": 2223}]))
+def test_a_relay_by_address_is_drained_in_the_spec_of_its_set(cluster: FakeCluster, target: KubeTarget) -> None:
+    racks = [{"name": f"rack-{n}", "address": f"192.0.2.{n}", "port": 2223} for n in (1, 2)]
+    cluster.put(relay_set("metal", endpoints=racks))
+    cluster.objects["RelaySet", SPACE, "metal"]["metadata"]["resourceVersion"] = "17"
 
-    with pytest.raises(ClusterError, match=r"rack-1 is an endpoint of RelaySet metal .* --server"):
-        target.wish("rack-1", Intent.DRAIN)
-    with pytest.raises(ClusterError, match="there is no pod nobody in namespace media"):
+    target.wish("rack-2", Intent.DRAIN)
+
+    spec = {"endpoints": [racks[0], racks[1] | {"intent": "Drain"}]}
+    assert cluster.patches == [("RelaySet", "metal", {"metadata": {"resourceVersion": "17"}, "spec": spec})]
+
+
+def test_of_two_relays_of_a_name_the_set_says_which(cluster: FakeCluster, target: KubeTarget) -> None:
+    for name in ("metal", "tin"):
+        cluster.put(relay_set(name, endpoints=[{"name": "rack-1", "address": "192.0.2.1", "port": 2223}]))
+
+    with pytest.raises(ClusterError, match="several RelaySets have a relay rack-1: say which with --set"):
+        target.wish("rack-1", Intent.CORDON)
+    target.wish("rack-1", Intent.CORDON, relay_set="media/tin")
+
+    assert [name for _, name, _ in cluster.patches] == ["tin"]
+
+
+def test_a_relay_that_is_not_there_is_told(cluster: FakeCluster, target: KubeTarget) -> None:
+    with pytest.raises(ClusterError, match="there is no relay nobody in namespace media"):
         target.wish("nobody", Intent.DRAIN)
     assert cluster.patches == []
 

@@ -104,6 +104,16 @@ def test_a_relay_is_cordoned_and_uncordoned(world: World, url: str) -> None:
     assert [intent for _, _, intent in world.wishes] == [Intent.CORDON, Intent.SERVE]
 
 
+def test_what_the_relay_set_says_cannot_be_taken_back_here(world: World, url: str) -> None:
+    world.written = "Drain"
+
+    for words in (["uncordon", "r1"], ["drain", "r1", "--undo"]):
+        result = kedge(url, *words)
+
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "r1 stays in intent Drain, as its RelaySet or pod says so" in result.stderr
+
+
 def test_of_two_relays_of_a_name_the_set_says_which(world: World, url: str) -> None:
     other = relay("r1", 1, relay_set="default/fax")
     world.relays[other.uid] = other
