@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from ipaddress import ip_address
 from typing import Final, Protocol
 
 from aiohttp import web
@@ -94,12 +95,12 @@ class MediaWatcher:
         address: str,
         tell: Callable[[MediaReport], None],
         *,
-        look: Callable[[float], AsyncIterator[Picture]] = pictures,
+        look: Callable[[str, float], AsyncIterator[Picture]] = pictures,
         clock: Callable[[], float] = time.monotonic,
         backoff: Backoff | None = None,
     ) -> None:
-        self._watch = MediaWatch(address)
-        self._address = address
+        self._address = str(ip_address(address))  # as the kernel's are written
+        self._watch = MediaWatch(self._address)
         self._tell = tell
         self._look = look
         self._clock = clock
@@ -115,7 +116,7 @@ class MediaWatcher:
         """Watch until cancelled."""
         while True:
             try:
-                async for picture in self._look(_LOOK):
+                async for picture in self._look(self._address, _LOOK):
                     self._backoff.reset()
                     self._observe(picture)
             except NetlinkFailedError as error:

@@ -45,7 +45,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """All links by index, and the addresses (as text, in the shortest form) on them."""
+    """Addresses (as text, in the shortest form) with the index of their link, and links by it."""
 
     links: Mapping[int, Link]
     addresses: Mapping[str, int]

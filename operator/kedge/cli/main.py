@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from kedge.cli import steer
+from kedge.cli.agent_command import agent
 from kedge.cli.check import check as check_files
 from kedge.cli.client import Client
 from kedge.cli.options import Whom, target_errors, with_cluster, with_output, with_server, with_whom
@@ -257,7 +258,7 @@ def _show(records: Sequence[object], output: str, table: Callable[[], object]) -
         console_of().print(table())
 
 
-for _one in (steer.plan, steer.drain, steer.cordon, steer.uncordon, steer.rebalance):
+for _one in (agent, steer.plan, steer.drain, steer.cordon, steer.uncordon, steer.rebalance):
     main.add_command(_one)
 
 

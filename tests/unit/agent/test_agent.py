@@ -93,7 +93,7 @@ class Kernel:
         self._looks: Iterator[Picture | Exception] = iter(looks)
         self.done = asyncio.Event()
 
-    async def pictures(self, interval: float) -> AsyncIterator[Picture]:
+    async def pictures(self, address: str, interval: float) -> AsyncIterator[Picture]:
         for one in self._looks:
             if isinstance(one, Exception):
                 raise one

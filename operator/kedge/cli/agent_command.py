@@ -1,0 +1,84 @@
+"""The command ``kedge agent``: its options. What it starts stands in ``agent``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+import click
+
+from kedge.api.durations import parse_duration
+from kedge.base.address import Address
+
+_CONTROL_PORT: Final = 2223
+_LISTEN_PORT: Final = 9902
+_SIGNALING_PORT: Final = 8080
+
+
+def _address(default_port: int) -> Callable[[Any], Address]:
+    """Return what reads ``host``, ``host:port`` or ``[address]:port``."""
+
+    def read(value: Any) -> Address:
+        text = str(value)
+        host, separator, port = text.rpartition(":")
+        if not separator or text.endswith("]") or (":" in host and not host.endswith("]")):
+            host, port = text, str(default_port)  # no port, though an IPv6 address has colons
+        if not host.strip("[]") or not (port.isascii() and port.isdigit() and int(port) < 65536):
+            raise click.BadParameter(f"{text!r} is no HOST:PORT")
+        return host.strip("[]"), int(port)
+
+    return read
+
+
+def _duration(value: Any) -> float:
+    try:
+        return parse_duration(str(value))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} {error}") from None
+
+
+@click.command(
+    epilog="""
+\b
+Example:
+  kedge agent --control 10.0.0.7:2223 --listen 10.0.0.7:9902 --deadline 2m
+"""
+)
+@click.option(
+    "--control", envvar="KEDGE_RELAY_CONTROL", required=True, type=_address(_CONTROL_PORT), metavar="HOST:PORT",
+    help="Control port of the relay beside the agent; KEDGE_RELAY_CONTROL says the same.",
+)  # fmt: skip
+@click.option(
+    "--listen", envvar="KEDGE_AGENT_LISTEN", default=f"127.0.0.1:{_LISTEN_PORT}", type=_address(_LISTEN_PORT),
+    show_default=True, metavar="HOST:PORT", help="Where /v1/hold and /healthz are served, over HTTP.",
+)  # fmt: skip
+@click.option(
+    "--deadline", envvar="KEDGE_DRAIN_DEADLINE", default="2m", type=_duration, show_default=True,
+    metavar="DURATION", help="How long the end of the pod is held at most.",
+)  # fmt: skip
+@click.option(
+    "--media-address", envvar="KEDGE_MEDIA_ADDRESS", default="", metavar="IP",
+    help="Address that media comes to: its link is watched, for relays with their node's network.",
+)  # fmt: skip
+@click.option(
+    "--signaling", envvar="KEDGE_SIGNALING", type=_address(_SIGNALING_PORT), metavar="HOST:PORT",
+    help="Admin API of signaling, which is told when the link goes; all addresses of the name are told.",
+)  # fmt: skip
+@click.option("--relay-uid", envvar="POD_UID", default="", help="UID of the relay's pod, by which signaling knows it.")
+def agent(
+    control: Address, listen: Address, deadline: float, media_address: str, signaling: Address | None, relay_uid: str
+) -> None:
+    """Run beside a relay, in its pod: hold the pod's end until the calls have left, and watch its link.
+
+    GET /v1/hold answers once the relay holds no call, is gone, or --deadline has passed. It is meant for the preStop
+    hook of the relay's container.
+    """
+    if media_address and not (signaling and relay_uid):
+        raise click.UsageError("--media-address needs --signaling and --relay-uid: who is told, and of whom")
+    from kedge.cli.agent import AgentOptions, run_agent  # brings in netlink, which other commands need not wait for
+
+    options = AgentOptions(
+        control=control, listen=listen, deadline=deadline, watch=media_address, relay_uid=relay_uid, signaling=signaling
+    )
+    sys.exit(run_agent(options))

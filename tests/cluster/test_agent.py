@@ -1,0 +1,240 @@
+"""The agent with a real kernel and a real rtpengine, in a network namespace of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from tests.kit.ports import free_ports
+from tests.kit.processes import dying_with_parent, end
+from tests.kit.rtpengine import Rtpengine
+from tests.lab.daemons import wait_until
+from tests.lab.netns import Namespace
+
+from kedge.agent.agent import MediaWatcher
+from kedge.agent.media_watch import MediaReport
+from kedge.relay.bencode import Value, encode
+
+ROOT = Path(__file__).parents[2]
+ADDRESS = "192.0.2.7"
+OFFER = (
+    b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 40000 RTP/AVP 0\r\n"
+    b"a=rtpmap:0 PCMU/8000\r\n"
+)
+
+
+def tell(relay: Rtpengine, command: bytes, call: bytes, **more: Value) -> None:
+    """Give a relay an ng command, and wait for its answer."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.settimeout(5.0)
+        fields: dict[bytes, Value] = {b"command": command, b"call-id": call, b"from-tag": b"a"}
+        fields |= {name.replace("_", " ").encode(): value for name, value in more.items()}
+        one.sendto(secrets.token_hex(8).encode() + b" " + encode(fields), relay.ng)
+        assert b"6:result2:ok" in one.recv(65535)
+
+
+class Node:
+    """A network with one interface that has the media address; the veth's other end plays the switch."""
+
+    def __init__(self) -> None:
+        self.netns = Namespace(f"kedge-agent-{secrets.token_hex(3)}")
+
+    def up(self) -> None:
+        """Bring the interface up with its address, from whatever state."""
+        self.netns.ip("link", "set", "media", "up")
+        self.netns.ip("link", "set", "switch", "up")
+        self.netns.ip("address", "replace", f"{ADDRESS}/24", "dev", "media")
+
+    def restart(self) -> None:
+        self.netns.ip("link", "add", "media", "type", "veth", "peer", "name", "switch")
+        self.up()
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    made = Node()
+    made.netns.create()
+    try:
+        made.restart()
+        yield made
+    finally:
+        made.netns.delete()
+
+
+TROUBLES: list[tuple[str, tuple[str, ...], str]] = [
+    ("switched off", ("link", "set", "media", "down"), "LinkDown"),
+    ("no carrier", ("link", "set", "switch", "down"), "LinkDown"),
+    ("address removed", ("address", "del", f"{ADDRESS}/24", "dev", "media"), "AddressRemoved"),
+    ("interface gone", ("link", "del", "media"), "AddressRemoved"),
+]
+
+
+@contextmanager
+def watching(node: Node) -> Iterator[list[tuple[float, MediaReport]]]:
+    """Watch on a thread that is inside the namespace; give what is told, with the time."""
+    told: list[tuple[float, MediaReport]] = []
+    states: list[Callable[[], str]] = []
+    loops: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = []
+
+    async def work() -> None:
+        watcher = MediaWatcher(ADDRESS, lambda report: told.append((time.monotonic(), report)))
+        states.append(lambda: watcher.state)
+        task = asyncio.create_task(watcher.run())
+        loops.append((asyncio.get_running_loop(), task))
+        await asyncio.wait((task,))
+
+    def run() -> None:
+        with node.netns.inside():
+            asyncio.run(work())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        wait_until(lambda: bool(states) and states[0]() == "Well", "the address is seen well", timeout=10)
+        yield told
+    finally:
+        loop, task = loops[0]
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join(10)
+
+
+@pytest.mark.parametrize(("command", "state"), [one[1:] for one in TROUBLES], ids=[one[0] for one in TROUBLES])
+def test_the_kernel_tells_of_a_media_address_that_is_lost(node: Node, command: tuple[str, ...], state: str) -> None:
+    with watching(node) as told:
+        node.netns.ip(*command)
+        wait_until(lambda: bool(told), "trouble is told", timeout=5)
+        if state == "AddressRemoved" and "link" in command:
+            node.restart()
+        else:
+            node.up()
+        wait_until(lambda: told[-1][1].state.value == "Well", "its end is told", timeout=5)
+
+    assert (told[0][1].state.value, told[0][1].interface) == (state, "media")
+
+
+class Reports(BaseHTTPRequestHandler):
+    """Signaling, as far as the agent sees it."""
+
+    taken: ClassVar[list[tuple[float, dict[str, Any]]]] = []
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.taken.append((time.monotonic(), {"path": self.path, **body}))
+        self.send_response(202)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def signaling(node: Node) -> Iterator[tuple[str, int]]:
+    Reports.taken.clear()
+    with node.netns.inside():
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Reports)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield str(server.server_address[0]), int(server.server_address[1])
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
+
+
+@contextmanager
+def agent(*arguments: str, enter: tuple[str, ...] = ()) -> Iterator[tuple[subprocess.Popen[bytes], tuple[str, int]]]:
+    """Run ``kedge agent``; give the process and where it listens."""
+    listen = ("127.0.0.1", free_ports(1, "127.0.0.1"))
+    command = [
+        *enter, sys.executable, "-m", "kedge.cli.main", "agent", "--listen", f"{listen[0]}:{listen[1]}", *arguments
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "operator")}
+    process = subprocess.Popen(dying_with_parent(command), env=environment, cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        yield process, listen
+    finally:
+        end(process, patience=10.0)
+
+
+def ask(address: tuple[str, int], path: str, *, timeout: float = 5.0) -> Any:
+    connection = http.client.HTTPConnection(*address, timeout=timeout)
+    try:
+        connection.request("GET", path)
+        return json.loads(connection.getresponse().read())
+    except OSError:
+        return {}
+    finally:
+        connection.close()
+
+
+def test_the_agent_tells_signaling_of_a_link_that_goes_down(node: Node) -> None:
+    with signaling(node) as there:
+        arguments = (
+            "--control", "127.0.0.1:9", "--media-address", ADDRESS, "--relay-uid", "uid-1",
+            "--signaling", f"{there[0]}:{there[1]}",
+        )  # fmt: skip
+
+        def seen() -> str:
+            with node.netns.inside():
+                return str(ask(listen, "/healthz").get("media"))
+
+        with agent(*arguments, enter=tuple(node.netns.enter)) as (_, listen):
+            wait_until(lambda: seen() == "Well", "the agent sees the address", timeout=20)
+            node.netns.ip("link", "set", "media", "down")
+            wait_until(lambda: bool(Reports.taken), "signaling is told", timeout=5)
+
+    report = Reports.taken[0][1]
+    assert (report["path"], report["relay"], report["state"]) == ("/v1/evidence", "uid-1", "LinkDown")
+    assert report["interface"] == "media"
+
+
+def test_a_relay_is_held_until_its_last_call_has_left() -> None:
+    answers: list[Any] = []
+    with Rtpengine() as relay, agent("--control", f"{relay.ng[0]}:{relay.ng[1]}", "--deadline", "60s") as (_, listen):
+        wait_until(lambda: ask(listen, "/healthz") != {}, "the agent answers", timeout=20)
+        for name in (b"call-1", b"kedge-canary-1"):
+            tell(relay, b"offer", name, sdp=OFFER)
+        asking = threading.Thread(target=lambda: answers.append(ask(listen, "/v1/hold", timeout=60)))
+        asking.start()
+        wait_until(lambda: ask(listen, "/healthz")["holding"], "the hold has begun", timeout=10)
+        held = not answers
+
+        tell(relay, b"delete", b"call-1", delete_delay=0)
+        asking.join(20)
+
+    assert held
+    assert (answers[0]["reason"], answers[0]["sessions"]) == ("Empty", 0)
+
+
+def test_an_agent_that_is_told_to_end_amid_a_hold_ends_after_it() -> None:
+    answers: list[Any] = []
+    with Rtpengine() as relay, agent("--control", f"{relay.ng[0]}:{relay.ng[1]}", "--deadline", "2s") as (one, listen):
+        wait_until(lambda: ask(listen, "/healthz") != {}, "the agent answers", timeout=20)
+        tell(relay, b"offer", b"call-1", sdp=OFFER)
+        asking = threading.Thread(target=lambda: answers.append(ask(listen, "/v1/hold", timeout=60)))
+        asking.start()
+        wait_until(lambda: ask(listen, "/healthz")["holding"], "the hold has begun", timeout=10)
+
+        one.send_signal(signal.SIGTERM)
+        asking.join(20)
+        status = one.wait(10)
+
+    assert (answers[0]["reason"], answers[0]["sessions"]) == ("Deadline", 1)
+    assert status == 0
