@@ -44,6 +44,11 @@ def install(kedge: InstalledKedge, **values: Any) -> None:
     """Install the chart and apply a RelaySet at once, as a person in a hurry would; wait until relays are Ready."""
     kedge.helm("install", RELEASE, str(CHART), values=kedge.values(**values))
     kedge.relay_set(RELAYS)
+    wait_for_relays(kedge)
+
+
+def wait_for_relays(kedge: InstalledKedge) -> None:
+    """Wait until each signaling pod has all relays as Ready."""
 
     def ready() -> bool:
         return all(kedge.ready_relays(address) == RELAYS for address in kedge.nodes())
@@ -51,8 +56,27 @@ def install(kedge: InstalledKedge, **values: Any) -> None:
     kedge.until(ready, "all relays are Ready in the eyes of each signaling pod")
 
 
-async def test_from_helm_install_to_calls_and_a_relay_lost(
-    kedge: InstalledKedge, phones: PhoneProcess, record_property: Any
+def busiest(kedge: InstalledKedge) -> dict[str, Any]:
+    """Return the relay with most calls of the signaling pod that the phones use."""
+    relays: list[dict[str, Any]] = kedge.snapshot(kedge.nodes()[0])["relays"]
+    return max(relays, key=lambda one: int(one["sessions"]))
+
+
+async def longest_silence(kedge: InstalledKedge, phones: PhoneProcess, lost: dict[str, Any], since: float) -> float:
+    """Wait until all calls have left a lost relay and have audio; return their longest silence, in seconds."""
+
+    def moved() -> bool:
+        return not any(one["relay"] == lost["name"] for one in kedge.snapshot(kedge.nodes()[0])["calls"])
+
+    kedge.until(moved, "all calls have moved")
+    assert await phones.wait_audio(time.monotonic(), within=5)
+    report = await phones.report(since)
+    assert report.talking() == CALLS
+    return max(leg.gap for call in report.calls for leg in call.legs)
+
+
+async def test_from_helm_install_to_calls_and_relays_lost(
+    own_lab: Lab, kedge: InstalledKedge, phones: PhoneProcess, record_property: Any
 ) -> None:
     began = time.monotonic()
     install(kedge)
@@ -61,21 +85,21 @@ async def test_from_helm_install_to_calls_and_a_relay_lost(
     assert len(numbers) == CALLS
     assert await phones.wait_audio(time.monotonic(), within=5)
 
-    signaling = kedge.nodes()[0]
-    victim = max(kedge.snapshot(signaling)["relays"], key=lambda one: one["sessions"])
-    killed = time.monotonic()
-    kedge.kubectl("delete", "pod", victim["name"], "--force", "--grace-period=0")
-    kedge.until(
-        lambda: not any(one["relay"] == victim["name"] for one in kedge.snapshot(signaling)["calls"]), "all have moved"
-    )
-    assert await phones.wait_audio(time.monotonic(), within=5)
-    report = await phones.report(killed)
-    assert report.talking() == CALLS
-    gaps = sorted(leg.gap for call in report.calls for leg in call.legs)
-    record_property("longest silence after a pod deleted by force", gaps[-1])
-    kedge.until(
-        lambda: kedge.get("relayset", "voice")["status"]["calls"] == CALLS, "the operator hears it of signaling"
-    )
+    lost, since = busiest(kedge), time.monotonic()
+    kedge.kubectl("delete", "pod", lost["name"], "--force", "--grace-period=0")
+    record_property("longest silence, pod deleted by force", await longest_silence(kedge, phones, lost, since))
+    wait_for_relays(kedge)
+
+    lost, since = busiest(kedge), time.monotonic()
+    node = kedge.get("pod", lost["name"])["spec"]["nodeName"]
+    own_lab.kill_container(node, lost["name"], "relay", namespace=kedge.namespace)
+    record_property("longest silence, relay killed", await longest_silence(kedge, phones, lost, since))
+
+    def told() -> bool:
+        last = kedge.get("relayset", "voice")["status"]["lastFailover"]
+        return bool(last["relay"] == lost["name"] and last["moved"] == last["calls"] > 0 == last["failed"])
+
+    kedge.until(told, "the operator has it from signaling")
     assert await phones.hang_up()
 
 
