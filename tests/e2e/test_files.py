@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from tests.e2e.harness import System
 
+from kedge.ports.records import CallState
+
 CALLS = 12
 
 
@@ -72,8 +74,12 @@ async def test_a_relay_is_drained_and_taken_back_by_its_intent_and_calls_spread_
 
     await wait_shares(talking, after(plan))
     await all_heard(talking)
-    moved = Counter(one.last_anchor.reason for one in await talking.calls() if one.last_anchor is not None)
-    assert moved == {"Drain": plan["moves"]}
+
+    async def drained() -> bool:
+        moved = Counter(one.last_anchor.reason for one in await talking.calls() if one.last_anchor is not None)
+        return moved == {"Drain": plan["moves"]}
+
+    await talking.until(drained, "that many calls have moved")
 
     intend(talking, 0, "Serve")
     await talking.wait_state(talking.relays[0], "Ready")
@@ -81,7 +87,13 @@ async def test_a_relay_is_drained_and_taken_back_by_its_intent_and_calls_spread_
     edit(talking, lambda resource: resource["metadata"].update(annotations={"kedge.media/rebalance": "once"}))
 
     await wait_shares(talking, after(spread))
-    assert sum(one.anchors for one in await talking.calls()) == plan["moves"] + spread["moves"]
+
+    async def counted() -> bool:
+        calls = await talking.calls()
+        anchors = sum(one.anchors for one in calls)
+        return anchors == plan["moves"] + spread["moves"] and all(one.state is CallState.ACTIVE for one in calls)
+
+    await talking.until(counted, "no call has moved in vain")
     await all_heard(talking)
     await talking.end_in_peace()
 
@@ -131,3 +143,35 @@ async def test_each_of_two_signaling_processes_fills_half_of_a_relay(tmp_path: P
         assert (await system.phones.report()).refused == {"503 INVITE": 1}
         assert [one.capacity for one in (await system.snapshot()).relays] == [2]
         await system.end_in_peace()
+
+
+async def test_calls_prefer_relays_of_their_zone_and_leave_it_when_it_has_none(tmp_path: Path) -> None:
+    async with System(tmp_path, settings={"signaling": {"zone": "b"}}) as system:
+        edit(system, lambda resource: resource["spec"]["endpoints"][1].update(zone="b"))
+
+        async def zoned() -> bool:
+            return [one.zone for one in (await system.snapshot()).relays] == ["", "b", ""]
+
+        await system.until(zoned, "the zone is known")
+        await system.phones.place_calls(CALLS, rtp=True)
+
+        async def counted() -> bool:
+            return [(one.zone, one.calls) for one in (await system.snapshot()).zones] == [("b", CALLS)]
+
+        await system.until(counted, "all calls are of the zone")
+        assert await shares(system) == {"relay-1": 0, "relay-2": CALLS, "relay-3": 0}
+        assert (await system.get("/v1/plan?kind=rebalance"))["moves"] == 0, "they belong there"
+
+        system.relays[1].kill()
+
+        async def moved() -> bool:
+            return all(one.relay != "relay-2" and one.anchors == 1 for one in await system.calls())
+
+        await system.until(moved, "all have left it")
+        await all_heard(system)
+        await system.end_in_peace()
+
+        async def uncounted() -> bool:
+            return not (await system.snapshot()).zones
+
+        await system.until(uncounted, "and no zone has calls")
