@@ -33,6 +33,8 @@ class ClusterOptions:
     namespace: str = ""
     relay_image: str = ""
     """The rtpengine image for RelaySets that name none."""
+    agent_image: str = ""
+    """Kedge's own image, for the agent beside each relay; empty for none."""
     signaling_networks: tuple[str, ...] = ()
     """Networks from which signaling commands relays when it uses the network of its nodes."""
 
@@ -92,7 +94,7 @@ class Cluster:
         labels = dict(one.split("=", 1) for one in SIGNALING_SELECTOR.split(","))
         manifests = ManifestSettings(
             image=self.options.relay_image, signaling_labels=labels, signaling_namespace=self.namespace,
-            signaling_networks=self.options.signaling_networks,
+            signaling_networks=self.options.signaling_networks, agent_image=self.options.agent_image,
         )  # fmt: skip
         settings = OperatorSettings(manifests=manifests, namespace=self.namespace, resync=self.settings.kube.resync)
         return Operator(settings, FencedKube(client, lambda: leadership.leads), view)

@@ -33,11 +33,16 @@ def _with_relay_image(command: _Command) -> _Command:
         "--relay-image", envvar="KEDGE_RELAY_IMAGE", default="kedge-rtpengine:latest", show_default=True,
         help="rtpengine image for RelaySets that name none; KEDGE_RELAY_IMAGE says the same.",
     )  # fmt: skip
+    agent = click.option(
+        "--agent-image", envvar="KEDGE_AGENT_IMAGE", default="",
+        help="Kedge's own image, for the agent beside each relay, which holds its end until the calls have left; "
+        "KEDGE_AGENT_IMAGE says the same. Without it, the end is held for 10 s.",
+    )  # fmt: skip
     networks = click.option(
         "--signaling-network", "signaling_networks", multiple=True, metavar="CIDR",
         help="Network from which signaling commands relays if it uses its node's network; may be given several times.",
     )  # fmt: skip
-    return image(networks(command))
+    return image(agent(networks(command)))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

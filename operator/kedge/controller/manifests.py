@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from kedge.api.convert import label_value
+from kedge.api.durations import format_duration
 from kedge.api.meta import Toleration
 from kedge.api.names import RELAYSET_LABEL
 from kedge.api.relayset import AdvertiseType, Engine, Family, RelaySet, Template
@@ -34,7 +36,7 @@ _USER: Final = 65532
 _NODE_LOSS_SECONDS: Final = 20
 """How long a pod stays on a node that is gone. Its calls have long moved; the time is for the node to come back."""
 _HOLD_SECONDS: Final = 10
-"""How long the relay runs on after its pod was told to end, so that calls can leave it."""
+"""How long a relay without an agent runs on after its pod was told to end, so that calls can leave it."""
 _END_SECONDS: Final = 10
 
 
@@ -54,6 +56,8 @@ class ManifestSettings:
     """Where they run; empty for the RelaySet's own namespace."""
     signaling_networks: tuple[str, ...] = ()
     """Networks (CIDR) from which signaling commands relays when it uses the network of its nodes."""
+    agent_image: str = ""
+    """Kedge's own image, for the agent beside each relay; without one, a relay's end is held for a fixed time."""
 
 
 def owned_manifests(relay_set: RelaySet, settings: ManifestSettings) -> list[tuple[Kind, Manifest]]:
@@ -191,7 +195,7 @@ def _pod(relay_set: RelaySet, template: Template, settings: ManifestSettings) ->
     pod: Manifest = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": _HOLD_SECONDS + _END_SECONDS,
+        "terminationGracePeriodSeconds": _hold_seconds(relay_set, settings) + _END_SECONDS,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": _USER,
@@ -202,6 +206,8 @@ def _pod(relay_set: RelaySet, template: Template, settings: ManifestSettings) ->
         "tolerations": _tolerations(template),
         "topologySpreadConstraints": _spread(relay_set, template),
     }
+    if settings.agent_image:
+        pod["initContainers"] = [_agent(relay_set, settings)]
     if relay_set.spec.media.host_network:
         pod["hostNetwork"] = True
         pod["dnsPolicy"] = "Default"  # it looks nothing up in the cluster
@@ -221,19 +227,62 @@ def _container(relay_set: RelaySet, template: Template, settings: ManifestSettin
         "args": [*_arguments(relay_set), *template.args],
         "env": _environment(relay_set),
         "ports": [port],
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        # An agent beside the relay will answer as soon as the last call has left; until there is one, a fixed time.
-        "lifecycle": {"preStop": {"sleep": {"seconds": _HOLD_SECONDS}}},
+        "securityContext": _restricted(),
+        "lifecycle": {"preStop": _pre_stop(relay_set, settings)},
     }
     if template.image_pull_policy is not None:
         container["imagePullPolicy"] = template.image_pull_policy.value
     if template.resources is not None:
         container["resources"] = template.resources.model_dump(mode="json", exclude_defaults=True)
     return container
+
+
+def _agent(relay_set: RelaySet, settings: ManifestSettings) -> Manifest:
+    """Return the native sidecar: it starts before the relay, and ends after it."""
+    control = relay_set.spec.control.port
+    own = "[$(POD_IP)]" if relay_set.spec.media.families[0] is Family.IPV6 else "$(POD_IP)"
+    port: Manifest = {"name": "agent", "containerPort": control, "protocol": "TCP"}
+    if relay_set.spec.media.host_network:
+        port["hostPort"] = control
+    return {
+        "name": "agent",
+        "image": settings.agent_image,
+        "restartPolicy": "Always",
+        "args": [
+            "agent",
+            f"--control={own}:{control}",
+            f"--listen={own}:{control}",  # TCP, where the relay has UDP: free wherever the relay's port is
+            f"--deadline={format_duration(relay_set.spec.drain.deadline)}",
+        ],
+        "env": [_from_field("POD_IP", "status.podIP")],
+        "ports": [port],
+        "startupProbe": {
+            "httpGet": {"path": "/healthz", "port": control},
+            "periodSeconds": 1,
+            "failureThreshold": 60,
+        },
+        "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "192Mi"}},
+        "securityContext": _restricted(),
+    }
+
+
+def _pre_stop(relay_set: RelaySet, settings: ManifestSettings) -> Manifest:
+    """All hooks of a pod run at once, so it is the relay's own that must be held."""
+    if settings.agent_image:
+        return {"httpGet": {"path": "/v1/hold", "port": relay_set.spec.control.port}}
+    return {"sleep": {"seconds": _HOLD_SECONDS}}
+
+
+def _hold_seconds(relay_set: RelaySet, settings: ManifestSettings) -> int:
+    return math.ceil(relay_set.spec.drain.deadline) if settings.agent_image else _HOLD_SECONDS
+
+
+def _restricted() -> Manifest:
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
 
 
 def _arguments(relay_set: RelaySet) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,14 @@ CASES: dict[str, tuple[dict[str, Any], ManifestSettings]] = {
             "control": {"port": 2300},
         },
         SETTINGS,
+    ),
+    "agent": (
+        {"replicas": 2, "drain": {"deadline": "90500ms"}},
+        replace(SETTINGS, agent_image="registry.example/kedge:1"),
+    ),
+    "agent-host-network": (
+        {"replicas": 2, "media": {"hostNetwork": True, "families": ["IPv6"]}, "control": {"port": 2300}},
+        replace(SETTINGS, agent_image="registry.example/kedge:1"),
     ),
     "full": (
         {
