@@ -63,6 +63,7 @@ class DrainWatch(_Watch):
         self._began: float | None = None
         self._seen = False
         self._stuck_since: float | None = None
+        self._empty_since: float | None = None
 
     def look(self, snapshot: SignalingSnapshot, now: float) -> Look:
         """Return how far it is; ``now`` in seconds, of any clock."""
@@ -87,7 +88,7 @@ class DrainWatch(_Watch):
         done = f"{moved} of {calls} calls moved"
         if self._seen and not relay.sessions and not calls:
             return self._end(f"relay {relay.name} is drained: it had no calls", ok=True)
-        if self._seen and not relay.sessions:
+        if self._seen and not relay.sessions and self._is_counted(progress, now):
             took = f" in {now - began:.1f} s"
             lost = f", {failed} could not be: {progress.message}" if failed and progress is not None else ""
             return Look(
@@ -102,8 +103,13 @@ class DrainWatch(_Watch):
         left = f", {progress.seconds_left:.1f} s left" if progress is not None else ""
         return Look(calls=calls, moved=moved, text=f"draining relay {relay.name}{left}")
 
+    def _is_counted(self, progress: ProgressRecord | None, now: float) -> bool:
+        """Tell whether the figures are the last ones: the relay is empty a moment before all moves are counted."""
+        self._empty_since = now if self._empty_since is None else self._empty_since
+        return progress is None or progress.done or now - self._empty_since >= PATIENCE
+
     def _is_stuck(self, sessions: int, failed: int, now: float) -> bool:
-        if sessions > failed:
+        if sessions > failed or not sessions:
             self._stuck_since = None
             return False
         self._stuck_since = now if self._stuck_since is None else self._stuck_since

@@ -200,7 +200,8 @@ def rebalance(whom: Whom, output: str, dry_run: bool, wait: bool, timeout: float
         _show_plan(whom, output, "Rebalance", relay_set=relay_set)
         return
     if wait and whom.kube:
-        raise click.UsageError("--wait needs signaling's admin API: name it with --server")
+        hint = "or wait with `kubectl wait --for=condition=Balanced rly/SET`"
+        raise click.UsageError(f"--wait needs signaling's admin API: name it with --server; {hint}")
     with whom.opened() as target:
         before = target.snapshot().at if wait else 0.0
         key = target.rebalance(relay_set)

@@ -52,6 +52,15 @@ def test_a_drain_is_over_when_the_relay_is_empty() -> None:
     assert (over.ok, over.text) == (True, "relay r1 is drained: 8 of 8 calls moved in 2.5 s")
 
 
+def test_an_empty_relay_waits_for_its_last_figures_but_not_for_long() -> None:
+    watch, slow = drain(), [seen([relay(0)], [progress(8, 7)])]
+
+    looks = [watch.look(one, at) for at in (0.0, PATIENCE - 0.1, PATIENCE) for one in slow]
+
+    assert [one.ended for one in looks] == [False, False, True]
+    assert looks[-1].ok
+
+
 def test_where_nobody_tells_of_progress_calls_are_counted() -> None:
     watch = drain(4)
 
