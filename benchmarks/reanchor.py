@@ -27,8 +27,8 @@ _RATE = 300.0
 """Calls placed a second."""
 _ROOM = 4000
 """Calls on a relay at most, unless the RelaySet says otherwise."""
-_DEFAULTS: dict[str, object] = {"health": {}}
-"""The RelaySet as users write it who tune nothing."""
+_DEFAULTS: dict[str, object] = {"health": {}, "rebalance": {"mode": "Manual"}}
+"""The RelaySet as users write it who tune nothing, but that the relays which join get no calls before the kill."""
 
 
 @dataclass(frozen=True, slots=True)

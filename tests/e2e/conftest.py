@@ -10,5 +10,5 @@ from tests.e2e.harness import System
 @pytest.fixture
 async def system(tmp_path: Path) -> AsyncIterator[System]:
     """Three relays, of which only the first is in the RelaySet: what is called then is on it."""
-    async with System(tmp_path, joined=1) as system:
+    async with System(tmp_path, joined=1, relay_set={"rebalance": {"mode": "Manual"}}) as system:
         yield system

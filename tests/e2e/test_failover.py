@@ -186,7 +186,7 @@ async def test_all_relays_die_and_one_returns(system: System) -> None:
 
 
 async def test_calls_that_ring(tmp_path: Path) -> None:
-    async with System(tmp_path, joined=1) as system:
+    async with System(tmp_path, joined=1, relay_set={"rebalance": {"mode": "Manual"}}) as system:
         first, phones = system.relays[0], system.phones
         late = Behaviour(answer_after=2.0)
         placing = asyncio.create_task(phones.place_calls(20, rate=200, callee=late, within=10))
