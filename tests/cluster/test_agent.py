@@ -1,4 +1,4 @@
-"""The agent with a real kernel and a real rtpengine, in a network namespace of the test's own."""
+"""The agent with a real kernel, a real rtpengine, and in the pods of a real cluster."""
 
 from __future__ import annotations
 
@@ -20,14 +20,22 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from tests.cluster.background import Background
+from tests.cluster.conftest import BROKEN_TLS, CRDS
 from tests.kit.ports import free_ports
 from tests.kit.processes import dying_with_parent, end
 from tests.kit.rtpengine import Rtpengine
+from tests.lab import Lab, images
 from tests.lab.daemons import wait_until
+from tests.lab.errors import KubectlError
 from tests.lab.netns import Namespace
 
+from kedge.adapters.kube_client import KubeClient
 from kedge.agent.agent import MediaWatcher
 from kedge.agent.media_watch import MediaReport
+from kedge.controller.manifests import ManifestSettings
+from kedge.controller.operator import Operator, OperatorSettings
+from kedge.ports.records import SignalingSnapshot
 from kedge.relay.bencode import Value, encode
 
 ROOT = Path(__file__).parents[2]
@@ -38,13 +46,13 @@ OFFER = (
 )
 
 
-def tell(relay: Rtpengine, command: bytes, call: bytes, **more: Value) -> None:
+def tell(control: tuple[str, int], command: bytes, call: bytes, **more: Value) -> None:
     """Give a relay an ng command, and wait for its answer."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         one.settimeout(5.0)
         fields: dict[bytes, Value] = {b"command": command, b"call-id": call, b"from-tag": b"a"}
         fields |= {name.replace("_", " ").encode(): value for name, value in more.items()}
-        one.sendto(secrets.token_hex(8).encode() + b" " + encode(fields), relay.ng)
+        one.sendto(secrets.token_hex(8).encode() + b" " + encode(fields), control)
         assert b"6:result2:ok" in one.recv(65535)
 
 
@@ -210,13 +218,13 @@ def test_a_relay_is_held_until_its_last_call_has_left() -> None:
     with Rtpengine() as relay, agent("--control", f"{relay.ng[0]}:{relay.ng[1]}", "--deadline", "60s") as (_, listen):
         wait_until(lambda: ask(listen, "/healthz") != {}, "the agent answers", timeout=20)
         for name in (b"call-1", b"kedge-canary-1"):
-            tell(relay, b"offer", name, sdp=OFFER)
+            tell(relay.ng, b"offer", name, sdp=OFFER)
         asking = threading.Thread(target=lambda: answers.append(ask(listen, "/v1/hold", timeout=60)))
         asking.start()
         wait_until(lambda: ask(listen, "/healthz")["holding"], "the hold has begun", timeout=10)
         held = not answers
 
-        tell(relay, b"delete", b"call-1", delete_delay=0)
+        tell(relay.ng, b"delete", b"call-1", delete_delay=0)
         asking.join(20)
 
     assert held
@@ -227,7 +235,7 @@ def test_an_agent_that_is_told_to_end_amid_a_hold_ends_after_it() -> None:
     answers: list[Any] = []
     with Rtpengine() as relay, agent("--control", f"{relay.ng[0]}:{relay.ng[1]}", "--deadline", "2s") as (one, listen):
         wait_until(lambda: ask(listen, "/healthz") != {}, "the agent answers", timeout=20)
-        tell(relay, b"offer", b"call-1", sdp=OFFER)
+        tell(relay.ng, b"offer", b"call-1", sdp=OFFER)
         asking = threading.Thread(target=lambda: answers.append(ask(listen, "/v1/hold", timeout=60)))
         asking.start()
         wait_until(lambda: ask(listen, "/healthz")["holding"], "the hold has begun", timeout=10)
@@ -238,3 +246,51 @@ def test_an_agent_that_is_told_to_end_amid_a_hold_ends_after_it() -> None:
 
     assert (answers[0]["reason"], answers[0]["sessions"]) == ("Deadline", 1)
     assert status == 0
+
+
+NAMESPACE = "held-relays"
+
+
+class Silent:
+    """Signaling that has nothing to tell."""
+
+    async def snapshots(self) -> tuple[SignalingSnapshot, ...]:
+        return ()
+
+
+@pytest.fixture
+def held(own_lab: Lab) -> Iterator[Callable[..., str]]:
+    """kubectl in a namespace where an operator gives relays an agent, under the restricted standard."""
+    own_lab.kubectl("apply", "--server-side", "-f", str(CRDS))
+    own_lab.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/relaysets.kedge.media")
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    own_lab.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
+    manifests = ManifestSettings(image=own_lab.relay_image, agent_image=images.KEDGE, signaling_labels={"app": "none"})
+    settings = OperatorSettings(manifests=manifests, namespace=NAMESPACE)
+    operator = Operator(settings, KubeClient(str(own_lab.kubeconfig)), Silent())
+    with Background(operator.run, inside=own_lab.inside):
+        yield lambda *args, **more: own_lab.kubectl(f"--namespace={NAMESPACE}", *args, **more)
+        own_lab.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+
+
+@BROKEN_TLS
+def test_a_pod_lives_until_its_last_call_has_left(own_lab: Lab, held: Callable[..., str]) -> None:
+    spec = {"engine": "RTPEngine", "replicas": 1, "media": {"portRange": {"min": 16384, "max": 16583}}}
+    metadata = {"name": "voice"}
+    relay_set = {"apiVersion": "kedge.media/v1alpha1", "kind": "RelaySet", "metadata": metadata, "spec": spec}
+    own_lab.load_image(images.build(images.KEDGE))
+    held("apply", "-f", "-", stdin=json.dumps(relay_set))
+    wait_until(lambda: "1/1" in held("get", "deployment", "--no-headers"), "the relay is available", timeout=90)
+    (pod,) = json.loads(held("get", "pods", "-o", "json"))["items"]
+    name, control = pod["metadata"]["name"], (pod["status"]["podIP"], 2223)
+    with own_lab.inside():
+        tell(control, b"offer", b"call-1", sdp=OFFER)
+
+    held("delete", "pod", name, "--wait=false")
+    with pytest.raises(KubectlError, match="timed out"):  # longer than a relay without an agent is held
+        held("wait", f"pod/{name}", "--for=delete", "--timeout=12s")
+    with own_lab.inside():
+        tell(control, b"delete", b"call-1", delete_delay=0)
+    held("wait", f"pod/{name}", "--for=delete", "--timeout=40s")  # its grace period is over in ten minutes
+
+    assert name not in held("get", "pods", "-o", "name")
