@@ -96,9 +96,10 @@ async def _loss(stage: Stage, view: View, name: str, relay: str, strike: Callabl
 async def _arrival(stage: Stage, view: View, name: str, relay: str, come: Callable[[str], Awaitable[None]]) -> Incident:
     """Let a relay come; Kedge gives it its share of calls, by a plan of its own."""
     view.act(f"{relay} {name}: calls are to be spread")
-    before, wall, at = await stage.relay_of_each(), time.time(), time.monotonic()
+    before, wall = await stage.relay_of_each(), time.time()
     await come(relay)
     await _until(stage, f"{relay} is Ready", lambda: _is(stage, relay, lambda one: one.state == "Ready"))
+    at = time.monotonic()
     plan = await stage.plan("rebalance")
     view.plan(plan_text(plan))
     if plan.moves:
@@ -115,6 +116,7 @@ async def _drain(stage: Stage, view: View) -> Incident:
     numbers = await stage.calls_on(relay)
     view.act(f"{relay} is to be drained of {len(numbers)} calls")
     view.plan(plan_text(await stage.plan("drain", relay)))
+    await asyncio.sleep(_SETTLED)  # that the plan can be read; and the last report has held up the phones themselves
     at = time.monotonic()
     await stage.drain(relay)
     await _until(stage, f"{relay} is empty", lambda: _is(stage, relay, lambda one: one.sessions == 0))
