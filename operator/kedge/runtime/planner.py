@@ -34,11 +34,11 @@ _IDLE: Final = 1.0
 """Seconds between two looks while nothing is to be done."""
 _BUSY: Final = 0.25
 """Seconds between two looks while calls are being moved."""
-_STEP: Final = 0.05
+_STEP: Final = 0.02
 """Seconds between two portions of moves."""
 _SETTLE: Final = 2.0
 """Seconds that the relays of a set must have been as they are before load is evened out: more may be on their way."""
-_DRAIN_SHARE: Final = 0.5
+_DRAIN_SHARE: Final = 0.25
 """The part of the failover's pace that a drain takes: its calls have audio, so that it need not hurry so much."""
 _PLAN_AGAIN: Final = 1.0
 """Seconds after which a drain that is stuck is planned anew although no relay has changed."""

@@ -48,8 +48,8 @@ async def test_what_was_shown_is_what_happens() -> None:
     assert {(move.call, move.target) for move in plan.moves} == {(call, to) for _, call, to, _ in world.asked}
 
 
-async def test_a_drain_takes_half_of_the_pace_of_a_failover() -> None:
-    world = World(1000, 0, failover=FailoverPolicy(rate=400, rate_per_peer=200))
+async def test_a_drain_takes_a_quarter_of_the_pace_of_a_failover() -> None:
+    world = World(1000, 0, failover=FailoverPolicy(rate=800, rate_per_peer=400))
     await world.run(1)
 
     world.change("r0", intent="Drain")
@@ -61,7 +61,7 @@ async def test_a_drain_takes_half_of_the_pace_of_a_failover() -> None:
 
 
 async def test_figures_add_up_at_any_time() -> None:
-    world = World(300, 0, failover=FailoverPolicy(rate=400, rate_per_peer=200))
+    world = World(300, 0, failover=FailoverPolicy(rate=800, rate_per_peer=400))
     world.add_calls("r0", 5, movable=Condition(status=False, reason="Recording"))
     world.change("r0", intent="Drain")
 
@@ -78,7 +78,7 @@ async def test_figures_add_up_at_any_time() -> None:
 
 async def test_a_drain_that_is_taken_back_ends_at_once() -> None:
     never = RebalancePolicy(allowed=False, on_scale_out=False)
-    world = World(300, 100, failover=FailoverPolicy(rate=400, rate_per_peer=200), rebalance=never)
+    world = World(300, 100, failover=FailoverPolicy(rate=800, rate_per_peer=400), rebalance=never)
     world.change("r0", intent="Drain")
     await world.run(1)
     asked = len(world.asked)
@@ -94,7 +94,7 @@ async def test_a_drain_that_is_taken_back_ends_at_once() -> None:
 
 
 async def test_a_drain_that_is_wished_again_goes_on() -> None:
-    world = World(300, 100, failover=FailoverPolicy(rate=400, rate_per_peer=200))
+    world = World(300, 100, failover=FailoverPolicy(rate=800, rate_per_peer=400))
     for intent in ("Drain", "Serve", "Drain"):
         world.change("r0", intent=intent)
         await world.run(0.5)
@@ -119,7 +119,7 @@ async def test_two_drains_at_once_spare_each_other() -> None:
 
 
 async def test_a_second_drain_begins_when_the_first_is_half_done() -> None:
-    world = World(200, 0, 0, failover=FailoverPolicy(rate=400, rate_per_peer=200))
+    world = World(200, 0, 0, failover=FailoverPolicy(rate=800, rate_per_peer=400))
     world.change("r0", intent="Drain")
     await world.run(1)
 
@@ -131,7 +131,7 @@ async def test_a_second_drain_begins_when_the_first_is_half_done() -> None:
 
 
 async def test_a_target_that_is_lost_during_a_drain() -> None:
-    world = World(200, 0, 0, failover=FailoverPolicy(rate=400, rate_per_peer=200))
+    world = World(200, 0, 0, failover=FailoverPolicy(rate=800, rate_per_peer=400))
     world.change("r0", intent="Drain")
     await world.run(1)
 
@@ -144,7 +144,7 @@ async def test_a_target_that_is_lost_during_a_drain() -> None:
 
 
 async def test_a_relay_that_joins_during_a_drain_gets_its_share() -> None:
-    world = World(200, 0, failover=FailoverPolicy(rate=400, rate_per_peer=200))
+    world = World(200, 0, failover=FailoverPolicy(rate=800, rate_per_peer=400))
     world.change("r0", intent="Drain")
     await world.run(1)
 
@@ -156,7 +156,7 @@ async def test_a_relay_that_joins_during_a_drain_gets_its_share() -> None:
 
 
 async def test_no_move_is_asked_for_to_a_relay_in_doubt() -> None:
-    world = World(200, 0, 0, failover=FailoverPolicy(rate=400, rate_per_peer=200))
+    world = World(200, 0, 0, failover=FailoverPolicy(rate=800, rate_per_peer=400))
     world.change("r0", intent="Drain")
     await world.run(1)
     asked = len(world.asked)
@@ -169,7 +169,7 @@ async def test_no_move_is_asked_for_to_a_relay_in_doubt() -> None:
 
 
 async def test_the_drained_relay_is_lost() -> None:
-    world = World(200, 0, 0, failover=FailoverPolicy(rate=400, rate_per_peer=200))
+    world = World(200, 0, 0, failover=FailoverPolicy(rate=800, rate_per_peer=400))
     world.change("r0", intent="Drain")
     await world.run(1)
     asked = len(world.asked)
@@ -464,7 +464,7 @@ async def test_a_drain_during_a_rebalance_goes_first() -> None:
 
 
 async def test_scale_out_during_a_drain_moves_no_call_twice() -> None:
-    world = World(300, 300, 300, rebalance=EXACT, failover=FailoverPolicy(rate=400, rate_per_peer=200))
+    world = World(300, 300, 300, rebalance=EXACT, failover=FailoverPolicy(rate=800, rate_per_peer=400))
     await world.run(1)
     world.change("r0", intent="Drain")
     await world.run(1)

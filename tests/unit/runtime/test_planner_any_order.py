@@ -19,7 +19,7 @@ STEPS = st.lists(st.tuples(ACTIONS, st.integers(0, 5), st.sampled_from([0.0, 0.0
 def make_world(loads: list[int]) -> World:
     return World(
         *loads,
-        failover=FailoverPolicy(rate=160, rate_per_peer=80),
+        failover=FailoverPolicy(rate=320, rate_per_peer=160),
         rebalance=RebalancePolicy(imbalance=10, rate=RATE, rest=0),
     )
 
