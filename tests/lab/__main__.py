@@ -21,10 +21,11 @@ def main() -> None:
 
 @main.command()
 def build() -> None:
-    """Build the Kubernetes programs and the images that are missing (minutes, the first time)."""
+    """Build the Kubernetes programs, Helm and the images that are missing (minutes, the first time)."""
     programs = binaries.provide(binaries.SERVICE_PROGRAMS)
     click.echo(f"programs: {programs['kube-apiserver'].parent}")
-    for name in images.names():
+    click.echo(f"helm: {binaries.helm()}")
+    for name in (*images.names(), images.KEDGE):
         click.echo(f"image {name}: {images.build(name)}")
 
 

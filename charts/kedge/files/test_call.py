@@ -38,9 +38,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0)
     options = parser.parse_args()
     try:
-        for address in retried(lambda: addresses(options.host)):
-            ready = f"http://{in_url(address)}:{options.http_port}/readyz"
-            retried(lambda ready=ready: fetch(ready))
+        for address in retried(addresses, options.host):
+            retried(fetch, f"http://{in_url(address)}:{options.http_port}/readyz")
             tell(f"signaling at {address} is ready")
             if options.number:
                 call(address, options.sip_port, options.number, options.seconds)
@@ -53,12 +52,12 @@ def tell(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 
-def retried(act: Callable[[], T]) -> T:
-    """Return what ``act`` gives; tried once a second while it raises ``TroubleError``."""
+def retried(act: Callable[[str], T], about: str) -> T:
+    """Return what ``act`` gives of ``about``; tried once a second while it raises ``TroubleError``."""
     deadline = time.monotonic() + TRIES
     while True:
         try:
-            return act()
+            return act(about)
         except TroubleError:
             if time.monotonic() > deadline:
                 raise

@@ -143,7 +143,14 @@ topologySpreadConstraints:
       fieldPath: metadata.name
 {{- end -}}
 
-{{/* Arguments that only a process with the operator in it has. */}}
+{{/* Environment and arguments that only a process with the operator in it has. */}}
+{{- define "kedge.operatorEnvironment" -}}
+{{- if .Values.relays.agent }}
+- name: KEDGE_AGENT_IMAGE
+  value: {{ include "kedge.image" . }}
+{{- end }}
+{{- end -}}
+
 {{- define "kedge.operatorArguments" -}}
 - --relay-image={{ .Values.relays.image }}
 {{- range .Values.relays.signalingNetworks }}

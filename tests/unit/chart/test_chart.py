@@ -93,12 +93,15 @@ def test_no_container_has_more_rights_than_restricted_pods_may_have(helm: Path, 
 
 @pytest.mark.parametrize("case", WITH_SETTINGS)
 def test_the_process_takes_the_settings_that_are_rendered(helm: Path, case: str) -> None:
-    text = objects(rendered(helm, case))["ConfigMap", "kedge-settings"]["data"]["settings.yaml"]
+    found = objects(rendered(helm, case))
+    text = found["ConfigMap", "kedge-settings"]["data"]["settings.yaml"]
 
     settings = load_settings(text, environment={"POD_IP": "192.0.2.7"})
 
     assert settings.sip.listen[0].address == "192.0.2.7"
     assert settings.metrics is not None
+    deployment = found["Deployment", "kedge-signaling"]
+    assert settings.signaling.replicas == deployment["spec"]["replicas"], "each takes its share of the limits"
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -118,6 +121,16 @@ def test_the_roles_have_the_rules_of_the_manifests_and_no_more(helm: Path, case:
         if key[0] == "Role":
             assert found[key]["rules"] == role["rules"]
     assert {kind for kind, _ in found if "Role" in kind} == {"Role", "RoleBinding"}, "none of the whole cluster"
+
+
+def test_more_signaling_pods_leave_those_that_run_in_peace(helm: Path) -> None:
+    two, three = (
+        objects(template(helm, "--set", f"signaling.replicas={count}").stdout)["Deployment", "kedge-signaling"]
+        for count in (2, 3)
+    )
+
+    assert (two["spec"]["replicas"], three["spec"]["replicas"]) == (2, 3)
+    assert two["spec"]["template"] == three["spec"]["template"]
 
 
 @pytest.mark.parametrize(
