@@ -9,15 +9,15 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from kedge.ports.records import CallRecord, ProgressRecord, RelayRecord
+from kedge.ports.records import CallRecord, CallState, ProgressRecord, RelayRecord
 from kedge.relay.plan import Left, Move, PlanKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_ASK_AGAIN: Final = 5.0
+_ASK_AGAIN: Final = 2.0
 """Seconds after which a move that has not come about counts as refused; twice as many with each further try."""
-_MOST_PATIENCE: Final = 80.0
+_MOST_PATIENCE: Final = 64.0
 """Seconds between two tries of one call at most."""
 _BURST: Final = 0.1
 """Seconds of the pace that may be made up for at once when a look came late."""
@@ -145,7 +145,7 @@ class Steering:
             elif record.relay_uid != ask.source:
                 self._settled(call_id)
                 ask.task.moved += record.relay_uid == ask.target or ask.task.kind is PlanKind.DRAIN
-            elif now >= ask.due:
+            elif now >= ask.due and record.state is not CallState.MOVING:
                 del self.asked[call_id]
                 if ask.task.kind is PlanKind.DRAIN:
                     self.tries[call_id] = ask.tries

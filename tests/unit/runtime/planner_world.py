@@ -118,6 +118,9 @@ class World:
         """A relay is Down, and its calls are placed elsewhere at once, as ``call.failover`` does."""
         self.change(uid, state="Down")
         others = [one.uid for one in self.relays.values() if one.state == "Ready" and one.intent == "Serve"]
+        for _, call, target, _ in self._arriving:
+            if target == uid and call in self.calls:
+                self.calls[call] = replace(self.calls[call], state=CallState.ACTIVE)
         self._arriving = [one for one in self._arriving if one[2] != uid]
         for number, call in enumerate(self.on(uid)):
             self.place(call, others[number % len(others)], "RelayDown")
@@ -151,6 +154,8 @@ class World:
         for _, call, target, reason in due:
             if call in self.calls and self.relays[target].state == "Ready":
                 self.place(call, target, reason)
+            elif call in self.calls:
+                self.calls[call] = replace(self.calls[call], state=CallState.ACTIVE)
         self._count()
 
     # --- what is to be seen

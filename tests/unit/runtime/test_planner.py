@@ -237,14 +237,27 @@ async def test_a_refusal_is_asked_again_ever_more_seldom() -> None:
     world = World(2, 0)
     world.refusing = {"c00000"}
     world.change("r0", intent="Drain")
-    await world.run(4.9)
+    await world.run(1.9)
     assert world.times_asked()["c00000"] == 1
 
-    await world.run(60)
+    await world.run(40)
 
     times = [at for at, call, *_ in world.asked if call == "c00000"]
-    assert [round(after - before) for before, after in pairwise(times)] == [5, 10, 20]
+    assert [round(after - before) for before, after in pairwise(times)] == [2, 4, 8, 16]
     assert (world.progress().failed, world.progress().moved) == (1, 1)
+
+
+async def test_a_move_that_takes_long_is_not_asked_for_again() -> None:
+    world = World(20, 0)
+    world.round_trip = 30.0
+    world.change("r0", intent="Drain")
+    await world.run(29)
+    assert set(world.times_asked().values()) == {1}
+    assert world.progress().failed == 0
+
+    await world.run(2)
+
+    assert world.progress().moved == 20
 
 
 @pytest.mark.parametrize("hang_up", [True, False])
