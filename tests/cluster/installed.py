@@ -72,8 +72,8 @@ class InstalledKedge:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Delete the namespace."""
-        self.lab.kubectl("delete", "namespace", self.namespace, "--wait=false")
+        """Delete the namespace, and wait until its pods have left the ports of the nodes."""
+        self.lab.kubectl("delete", "namespace", self.namespace, timeout=120)
 
     def helm(self, *words: str, values: Values | None = None, timeout: float = 120.0) -> str:
         """Run Helm on the release; ``values`` are given by standard input.
@@ -141,6 +141,7 @@ class InstalledKedge:
             "apiVersion": "kedge.media/v1alpha1", "kind": "RelaySet", "metadata": {"name": "voice"},
             "spec": {
                 "engine": "RTPEngine", "replicas": replicas, "template": template, "records": {"after": "1s"},
+                "drain": {"deadline": "10s"},
                 "media": {"portRange": {"min": 20000, "max": 22000}},
             },
         }  # fmt: skip

@@ -159,12 +159,17 @@ def test_a_wrong_value_is_told_by_its_field_before_anything_is_made(kedge: Insta
 
 
 def test_kustomize_gives_the_same_without_helm(kedge: InstalledKedge, tmp_path: Path) -> None:
+    name, _, tag = kedge.image.rpartition(":")
+    container = {"name": "kedge", "env": [{"name": "KEDGE_AGENT_IMAGE", "value": kedge.image}]}
+    patch = {
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "kedge-operator"},
+        "spec": {"template": {"spec": {"containers": [container]}}},
+    }  # fmt: skip
     kustomization = {
         "resources": [os.path.relpath(MANIFESTS, tmp_path)],
         "namespace": kedge.namespace,
-        "images": [
-            {"name": "localhost/kedge", "newName": kedge.image.split(":")[0], "newTag": kedge.image.split(":")[1]}
-        ],
+        "images": [{"name": "localhost/kedge", "newName": name, "newTag": tag}],
+        "patches": [{"target": {"kind": "Deployment", "name": "kedge-operator"}, "patch": json.dumps(patch)}],
     }
     (tmp_path / "kustomization.yaml").write_text(json.dumps(kustomization))
     kedge.kubectl("apply", "--server-side", "-k", str(tmp_path))
