@@ -46,7 +46,6 @@ NOT_YET: Final[Mapping[str, str]] = {
     "spec.media.families": "Only the first family is used, for the control port.",
     "spec.media.advertise.type": "NodeExternalIP is refused by the operator.",
     "spec.health.restartDetection": "RTPEngine relays are always told apart by their instance id.",
-    "spec.failover.mode": "Calls always leave a lost relay by themselves.",
     "spec.failover.order": "Emergency calls first, the others as they were set up.",
     "spec.drain": "A relay pod's end is held back for 10 s.",
 }
