@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kedge.base.timers import TimerTarget
 from kedge.sip.dialog import Dialog
 from kedge.sip.message import Response
 from kedge.sip.transaction import ClientOwner, ClientTransaction, ServerTransaction
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from kedge.call.b2bua import B2bua
     from kedge.call.leg import Leg
     from kedge.call.routing import Peer
+    from kedge.relay.fleet import Relay
 
 
 class Unattended(ClientOwner):
@@ -126,3 +128,19 @@ def aim(dialog: Dialog, peer: Peer, source: Address) -> None:
     """
     hop = dialog.next_hop()
     dialog.destination = hop if hop is not None and peer.covers(hop[0]) >= 0 else source
+
+
+class Linger(TimerTarget):
+    """Deletes the session that a moved call has left at a living relay, and lets the relay go that was held for it."""
+
+    __slots__ = ("_b2bua", "_relay", "_session")
+
+    def __init__(self, b2bua: B2bua, relay: Relay, session: str) -> None:
+        self._b2bua = b2bua
+        self._relay = relay
+        self._session = session
+
+    def on_timer(self, kind: int, now: float) -> None:
+        """Delete it."""
+        self._b2bua.delete_session(self._relay, self._session, now)
+        self._b2bua.fleet.unhold(self._relay)

@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from kedge.call.call import CALLEE_TAG, CALLER_TAG, Call, LastAnchor, Then
+from kedge.call.endings import Linger
 from kedge.call.leg_move import ANSWERED, FAILED, WAITING, LegMove
 from kedge.relay.backend import RelayReply
 from kedge.relay.model import RelayState
@@ -360,9 +361,18 @@ class Move:
         else:
             call.anchored_reason = "Settled"  # also where it stays on a relay that it was to leave
         call.anchored_message = message
-        if self._old_session != call.session:
-            b2bua.delete_session(self.source, self._old_session, now)
-        if self.source is not None:
-            b2bua.fleet.unhold(self.source)
+        self._leave_source(result, now)
         b2bua.observer.move_ended(call, self.want.reason, result, now - self.started, gap)
         b2bua.failover.finished(self, result, message, now, policy=policy)
+
+    def _leave_source(self, result: str, now: float) -> None:
+        """Delete the session that is of no use any more; at a relay that lives, once the last packets are through."""
+        b2bua, source = self._b2bua, self.source
+        if source is None:
+            return
+        if self._old_session != self.call.session and result in (MOVED, DIVERGE) and not self.source_lost:
+            b2bua.timers.schedule(now + b2bua.settings.linger, Linger(b2bua, source, self._old_session))
+            return  # the relay is held until then
+        if self._old_session != self.call.session:
+            b2bua.delete_session(source, self._old_session, now)
+        b2bua.fleet.unhold(source)

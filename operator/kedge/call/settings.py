@@ -34,6 +34,8 @@ class CallSettings:
     """Seconds before a refused re-INVITE (500, 503, 504 without Retry-After) is tried again; doubled each time."""
     max_retry_after: float = 10.0
     """Seconds: longest wait that a Retry-After can ask for."""
+    linger: float = 0.5
+    """Seconds for which a call's session stays at a living relay that it has left: packets may be on their way."""
     patience: float = 30.0
     """Seconds that calls of a dead relay wait for a relay with room, before the ``unmovable`` policy ends them."""
     max_offers: int = 3

@@ -51,6 +51,8 @@ def test_drain_deletes_the_old_session_once() -> None:
     moved_off(world, talk)
 
     world.assert_anchored(talk)
+    assert len(world.daemons[old].sessions) == 1, "packets that are on their way still find it"
+    world.run(1.0)
     assert [what for _, what, _ in world.daemons[old].commands].count("delete") == 1
     assert world.daemons[old].unknown_deletes == []
     assert world.daemons[old].sessions == {}
