@@ -4,14 +4,14 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 PYTEST := $(PY) -m pytest
-PACKAGES := rtpengine-daemon sip-tester baresip-core
+PACKAGES := rtpengine-daemon sip-tester baresip-core nftables iproute2 util-linux
 CALLS ?= 20
 RELAYS ?= 3
 NODES ?= 2
 CODE := operator tests demo benchmarks scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo picture test lint types layers format crds crds-check reference unit wire e2e lab cluster-tests \
+.PHONY: help venv demo picture test lint types layers format crds crds-check chart chart-check images reference unit wire e2e lab cluster-tests \
 	cluster cluster-down bench bench-failover bench-setup lock packages clean
 
 help: ## List the targets
@@ -35,7 +35,7 @@ picture: venv ## Make docs/demo.svg anew, from a real run of the demo
 
 # --- check it ---
 
-test: lint types layers crds-check lab ## All of it: lint, types, layers, CRDs, and every test; coverage is shown
+test: lint types layers crds-check chart-check lab ## All of it: lint, types, layers, CRDs, and every test; coverage is shown
 	$(PYTEST) --cov --cov-report=term tests/unit tests/kit tests/wire tests/e2e tests/cluster
 
 lint: venv ## Check style and common mistakes (ruff)
@@ -57,6 +57,15 @@ crds: venv ## Write crds/*.yaml from the models
 
 crds-check: venv ## Check that crds/*.yaml are what the models say
 	$(PY) -m kedge.api.crd --check crds
+
+chart: venv ## Write what in charts/ and manifests/ follows from other files
+	$(PY) -m scripts.chart
+
+chart-check: venv ## Check that charts/ and manifests/ are up to date
+	$(PY) -m scripts.chart --check
+
+images: ## Build the images (buildah, docker or podman; TAG=, BASE=, ARCHIVES=)
+	scripts/images.sh
 
 reference: venv ## Write the tables of docs/ from models and metrics
 	$(PY) -m scripts.reference
