@@ -87,10 +87,10 @@ class KubeClient:
         path = kind.path(metadata["namespace"], metadata["name"])
         return await self._request("PUT", path, {"fieldManager": FIELD_MANAGER}, manifest)
 
-    async def apply(self, kind: Kind, manifest: Manifest) -> Manifest:
+    async def apply(self, kind: Kind, manifest: Manifest, *, subresource: str = "") -> Manifest:
         """Make what the manifest says so by server-side apply, taking the fields from whoever has them."""
         metadata = manifest["metadata"]
-        path = kind.path(metadata["namespace"], metadata["name"])
+        path = kind.path(metadata["namespace"], metadata["name"], subresource)
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
         return await self._request("PATCH", path, query, manifest, _APPLY)
 

@@ -27,10 +27,10 @@ class FencedKube:
         self._check()
         return await self._kube.create(kind, manifest)
 
-    async def apply(self, kind: Kind, manifest: Manifest) -> Manifest:
+    async def apply(self, kind: Kind, manifest: Manifest, *, subresource: str = "") -> Manifest:
         """Make what the manifest says so by server-side apply, taking the fields from whoever has them."""
         self._check()
-        return await self._kube.apply(kind, manifest)
+        return await self._kube.apply(kind, manifest, subresource=subresource)
 
     async def patch(self, kind: Kind, namespace: str, name: str, patch: Manifest) -> Manifest:
         """Merge ``patch`` into an object (not its status)."""

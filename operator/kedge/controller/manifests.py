@@ -17,7 +17,8 @@ from kedge.api.convert import label_value
 from kedge.api.durations import format_duration
 from kedge.api.meta import Toleration
 from kedge.api.names import RELAYSET_LABEL
-from kedge.api.relayset import AdvertiseType, Engine, Family, RelaySet, Template
+from kedge.api.relayset import AdvertiseType, CanaryMode, Engine, Family, RelaySet, Template
+from kedge.controller.gates import MEDIA_READY
 from kedge.base.errors import KedgeError
 from kedge.ports.kube import (
     DEPLOYMENT_KIND,
@@ -206,6 +207,8 @@ def _pod(relay_set: RelaySet, template: Template, settings: ManifestSettings) ->
         "tolerations": _tolerations(template),
         "topologySpreadConstraints": _spread(relay_set, template),
     }
+    if relay_set.spec.health.canary.mode is CanaryMode.ENABLED:
+        pod["readinessGates"] = [{"conditionType": MEDIA_READY}]
     if settings.agent_image:
         pod["initContainers"] = [_agent(relay_set, settings)]
     if relay_set.spec.media.host_network:

@@ -290,6 +290,8 @@ class Operator:
             metadata = live["metadata"]
             await self._kube.delete(kind, metadata["namespace"], metadata["name"], uid=metadata["uid"])
             _log.info("deleted %s %s", kind.kind, metadata["name"])
+        for manifest in outcome.gates:
+            await self._kube.apply(POD_KIND, manifest, subresource="status")
         if outcome.status is not None:
             namespace, _, name = key.partition("/")
             await self._kube.patch_status(RELAY_SET_KIND, namespace, name, outcome.status)
@@ -318,7 +320,7 @@ def _news(key: str, snapshots: Sequence[SignalingSnapshot]) -> Hashable:
     return tuple(
         (
             one.replica,
-            tuple((r.uid, r.state, r.reason, r.message, r.since, r.instance) for r in one.relays if r.relay_set == key),
+            tuple((r.uid, r.state, r.reason, r.message, r.since, r.instance, r.media_ready) for r in one.relays if r.relay_set == key),
             tuple(f for f in one.failovers if f.relay_set == key),
             tuple((e.at, e.reason, e.message) for e in one.events if e.relay_set == key),
         )

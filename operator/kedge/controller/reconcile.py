@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from kedge.api.meta import Condition
 from kedge.api.relayset import ConditionType, RelaySet, RelaySetStatus
 from kedge.controller.drift import drifted
+from kedge.controller.gates import gates_of
 from kedge.controller.manifests import ManifestSettings, UnsupportedError, owned_manifests
 from kedge.controller.status import StatusInput, status_of
 from kedge.ports.kube import Kind, Manifest
@@ -38,6 +39,8 @@ class Outcome:
 
     applies: tuple[tuple[Kind, Manifest], ...] = ()
     deletes: tuple[tuple[Kind, Manifest], ...] = ()
+    gates: tuple[Manifest, ...] = ()
+    """Conditions of relay pods to apply to their status."""
     status: Manifest | None = None
     """What to merge into the status; None for nothing."""
     again_in: float | None = None
@@ -78,7 +81,8 @@ def reconcile(
         )
     )
     write, again_in = _status_write(relay_set.status, status, now - written_at)
-    return Outcome(applies=applies, deletes=deletes, status=write, again_in=again_in)
+    gates = gates_of(observed.pods, snapshots)
+    return Outcome(applies=applies, deletes=deletes, gates=gates, status=write, again_in=again_in)
 
 
 def _applies(

@@ -109,7 +109,7 @@ class KubeApi(Protocol):
     async def create(self, kind: Kind, manifest: Manifest) -> Manifest:
         """Create the object that the manifest names."""
 
-    async def apply(self, kind: Kind, manifest: Manifest) -> Manifest:
+    async def apply(self, kind: Kind, manifest: Manifest, *, subresource: str = "") -> Manifest:
         """Make what the manifest says so by server-side apply, taking the fields from whoever has them."""
 
     async def patch(self, kind: Kind, namespace: str, name: str, patch: Manifest) -> Manifest:

@@ -55,7 +55,7 @@ class FakeKube:
         self.put(manifest)
         return manifest
 
-    async def apply(self, kind: Kind, manifest: Manifest) -> Manifest:
+    async def apply(self, kind: Kind, manifest: Manifest, *, subresource: str = "") -> Manifest:
         self._ask()
         name = manifest["metadata"]["name"]
         self.writes.append(f"apply {kind.kind}/{name}")
