@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.cluster.installed import CHART, RELEASE, SIP_PORT, InstalledKedge
 from tests.cluster.system import CALLEE, CALLER
-from tests.kit.phones import PhoneProcess
+from tests.kit.phones import FarmReport, PhoneProcess
 from tests.lab import Lab
 
 CALLS = 10
@@ -47,7 +47,7 @@ async def test_calls_and_failover_need_no_operator(own_lab: Lab, kedge: Installe
     node = kedge.get("pod", lost["name"])["spec"]["nodeName"]
     own_lab.kill_container(node, lost["name"], "relay", namespace=kedge.namespace)
     kedge.until(lambda: not any(one["relay"] == lost["name"] for one in calls(kedge)), "its calls have moved")
-    assert await phones.wait_audio(time.monotonic(), within=5)
+    assert await phones.wait_audio(time.monotonic(), within=5), silent(await phones.report()) + kedge.story()
     anchors = {one["id"]: one["anchors"] for one in calls(kedge)}
 
     kedge.kubectl("scale", "deployment", "kedge-operator", "--replicas=1")
@@ -75,3 +75,9 @@ def calls(kedge: InstalledKedge) -> list[dict[str, Any]]:
     """Return the calls of the phones' signaling pod."""
     found: list[dict[str, Any]] = kedge.snapshot(kedge.nodes()[0])["calls"]
     return found
+
+
+def silent(report: FarmReport) -> str:
+    """Return the calls, oldest news first: a failure must tell which phone heard nothing, and where it sends."""
+    legs = sorted(report.legs(), key=lambda one: one.last_received)
+    return "\n".join(f"{one.side} {one.state} {one.local_rtp} {one.remote_rtp} {one.last_received}" for one in legs)

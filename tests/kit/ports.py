@@ -19,15 +19,19 @@ def _is_free(ip: str, port: int, kind: int) -> bool:
 
 
 def free_ports(count: int, ip: str = "127.0.0.1", *, udp: bool = True, tcp: bool = True) -> int:
-    """Find ``count`` adjacent free ports (the first one even) and return the first; never the same twice in a process.
+    """Find ``count`` adjacent free ports (the first one even) and return the first.
+
+    The same ones are given twice in a process only when no others are left: after a thousand tests, say.
 
     Raises:
-        OSError: nothing was free in a thousand tries.
+        OSError: nothing was free in two thousand tries.
     """
     taken = _taken.setdefault(ip, set())
     rng = random.Random(os.urandom(8))
     kinds = [socket.SOCK_DGRAM] * udp + [socket.SOCK_STREAM] * tcp
-    for _ in range(1000):
+    for attempt in range(2000):
+        if attempt == 1000:
+            taken.clear()  # those of tests long past; what is still in use is not free
         first = rng.randrange(_LOWEST, _HIGHEST - count, 2)
         ports = range(first, first + count)
         if taken.isdisjoint(ports) and all(_is_free(ip, port, kind) for port in ports for kind in kinds):
