@@ -49,8 +49,8 @@ def busiest(kedge: KedgeInCluster) -> dict[str, Any]:
 async def test_a_pod_deleted_by_force_loses_no_call(kedge: KedgeInCluster, phones: PhoneProcess) -> None:
     numbers = await phones.place_calls(CALLS, rtp=True)
     assert len(numbers) == CALLS
-    victim = busiest(kedge)
     kedge.until(lambda: len(kedge.get("calls")["items"]) == CALLS, "a Call object for each call")
+    victim = busiest(kedge)  # only now: its count of sessions follows the calls within a tick
 
     killed = time.monotonic()
     kedge.kubectl("delete", "pod", victim["name"], "--force", "--grace-period=0")
