@@ -1,4 +1,4 @@
-"""pytest fixtures: a cluster and a lone API server, each started once for the whole session.
+"""pytest fixtures: a cluster for each file of tests, and a lone API server for the whole session.
 
 A conftest imports what its tests use: ``from tests.lab.fixtures import apiserver, lab, own_lab``. Logs of a session
 with failures are kept in ``build/lab-logs``.
@@ -18,9 +18,13 @@ from tests.lab.lab import Lab
 LOGS = machine.ROOT / "build" / "lab-logs"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def own_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """The lab's own cluster with two nodes, for tests that cut, kill and freeze."""
+    """The lab's own cluster with two nodes, for tests that cut, kill and freeze.
+
+    Each file of tests has one of its own: it starts in seconds, and what one file did to nodes and addresses (a lab
+    has 32 a node, given out again after that many pods) cannot be what another one fails of.
+    """
     own = Lab.start(nodes=2, services=True, logs=LOGS / "start")
     try:
         yield own
@@ -30,7 +34,7 @@ def own_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
         own.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lab(request: pytest.FixtureRequest) -> Cluster:
     """A cluster with nodes: the one of ``KUBECONFIG``, else the lab's own."""
     external = ExternalCluster.from_environment()
