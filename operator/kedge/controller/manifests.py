@@ -18,8 +18,8 @@ from kedge.api.durations import format_duration
 from kedge.api.meta import Toleration
 from kedge.api.names import RELAYSET_LABEL
 from kedge.api.relayset import AdvertiseType, CanaryMode, Engine, Family, RelaySet, Template
-from kedge.controller.gates import MEDIA_READY
 from kedge.base.errors import KedgeError
+from kedge.controller.gates import MEDIA_READY
 from kedge.ports.kube import (
     DEPLOYMENT_KIND,
     DISRUPTION_BUDGET_KIND,

@@ -320,7 +320,11 @@ def _news(key: str, snapshots: Sequence[SignalingSnapshot]) -> Hashable:
     return tuple(
         (
             one.replica,
-            tuple((r.uid, r.state, r.reason, r.message, r.since, r.instance, r.media_ready) for r in one.relays if r.relay_set == key),
+            tuple(
+                (r.uid, r.state, r.reason, r.message, r.since, r.instance, r.media_ready)
+                for r in one.relays
+                if r.relay_set == key
+            ),
             tuple(f for f in one.failovers if f.relay_set == key),
             tuple((e.at, e.reason, e.message) for e in one.events if e.relay_set == key),
         )
