@@ -23,7 +23,6 @@ from kedge.relay.media_health import Doubt, MediaGuard, MediaHealth
 from kedge.relay.model import CanaryPolicy, Intent, InventorySnapshot, RelayDescription, RelaySetPolicy, RelayState
 from kedge.relay.ng_client import NgClient, NgSettings
 from kedge.relay.placement import pick_of_two
-from kedge.relay.plan import Target
 from kedge.relay.probing import ProbeListener, Prober, ProbeSettings
 from kedge.relay.relay import FleetListener, Relay
 
@@ -294,14 +293,6 @@ class Fleet:
             serving = [relay for relay in self.relays.values() if relay.relay_set == relay_set and relay.serving]
             self._serving[relay_set] = serving
         return pick_of_two(serving, self._rng, avoid, zone)
-
-    def targets(self, relay_set: str, *, avoid: Relay | None = None) -> list[Target]:
-        """Return the relays of ``relay_set`` that may take calls of a lost one, for ``plan.plan_loss``."""
-        return [
-            Target(uid=relay.uid, sessions=relay.sessions, free=relay.free, weight=relay.description.weight)
-            for relay in self.relays.values()
-            if relay.relay_set == relay_set and relay.serving and relay is not avoid and relay.free
-        ]
 
     def find(self, relay_set: str, name: str) -> Relay | None:
         """Return the relay that a person calls ``name``; of several, one that the inventory still has."""

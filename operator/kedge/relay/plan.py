@@ -8,7 +8,6 @@ give the same plan. No plan passes a relay's capacity, moves a call twice, or se
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from kedge.relay.plan_even import plan_even
@@ -24,7 +23,6 @@ __all__ = [
     "PlanError",
     "PlanKind",
     "PlanRelay",
-    "Target",
     "UnknownRelayError",
     "headroom",
     "plan_drain",
@@ -34,17 +32,6 @@ __all__ = [
 
 UNPACED: Final = Pace()
 """No limit; then a plan takes no time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """A relay that may take calls."""
-
-    uid: str
-    sessions: int
-    free: int
-    """How many more it may take."""
-    weight: int = 1
 
 
 def plan_drain(

@@ -322,14 +322,6 @@ def test_find_by_name() -> None:
     assert world.fleet.find("default/other", "r2") is None
 
 
-def test_targets_are_those_that_may_take_calls() -> None:
-    world = ready_world(3, limit=5)
-    world.change(2, intent=Intent.CORDON)
-    world.fleet.reserve(world.relay(3))
-    targets = world.fleet.targets(SET, avoid=world.relay(1))
-    assert [(target.uid, target.sessions, target.free) for target in targets] == [("uid-3", 1, 4)]
-
-
 class Caller(RelayUser):
     def __init__(self) -> None:
         self.errors: list[str] = []
