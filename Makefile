@@ -12,7 +12,7 @@ CODE := operator tests demo benchmarks scripts
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo picture test lint types layers format crds crds-check chart chart-check images reference unit wire e2e lab cluster-tests \
-	cluster cluster-down bench bench-failover bench-setup lock packages clean
+	cluster cluster-down bench bench-failover bench-setup bench-rebalance lock packages clean
 
 help: ## List the targets
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /\1\t/' | expand -t 16
@@ -97,13 +97,17 @@ cluster: lab ## Start a real Kubernetes to play with (NODES=2), and leave it run
 cluster-down: venv ## End what `make cluster` started
 	$(PY) -m tests.lab down
 
-bench: bench-failover bench-setup ## Measure: a relay killed under calls, and calls set up
+bench: bench-failover bench-setup bench-rebalance ## Measure: a relay killed, calls set up, load spread over one more relay
 
 bench-failover: packages
 	$(PY) benchmarks/reanchor.py --calls 1000
 
 bench-setup: packages
 	$(PY) benchmarks/setup.py --rate 600 --seconds 60
+
+bench-rebalance: packages
+	@scripts/apt-install.sh tshark
+	$(PY) benchmarks/rebalance.py
 
 lock: venv ## Resolve the dependencies anew
 	scripts/lock.sh

@@ -1,8 +1,8 @@
 """Spread N calls from three relays over four: the fewest moves, none twice, and no burst for anybody.
 
 Real rtpengines, ``kedge run`` as a process of its own, phones in another. A fourth relay joins the RelaySet, which
-allows no imbalance; all else is as users write it who tune nothing. What counts is what the phones saw: callers are
-one peer of Kedge, callees the other, and each re-INVITE is counted when it arrives there.
+allows no imbalance; all else is as users write it who tune nothing. Callers are one peer of Kedge, callees the other.
+Re-INVITEs are counted twice: by the phones as they arrive, and in a capture of the wire, which tshark reads.
 
 Usage: python benchmarks/rebalance.py [--calls N] [--favoured] [--json]
 """
@@ -22,6 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.capture import SipCapture
 from benchmarks.common import CpuMeter, Figure, run_folder, show
 from tests.e2e.harness import System
 from tests.kit.phones import FarmReport
@@ -58,9 +59,9 @@ async def run(calls: int, folder: Path) -> Result:
         await asyncio.sleep(2.0)  # the share of a process at rest is measured over this time
         meter.take_for_idle()
         joined = time.monotonic()
-        await system.join(newcomer)
-
-        await _spread(system, within=30 + plan_moves / 10)
+        with SipCapture(folder / "rebalance.pcapng", system.kedge.address) as capture:
+            await system.join(newcomer)
+            await _spread(system, within=30 + plan_moves / 10)
         cpu = meter.used()
         report = await phones.report(joined)
         after = await _loads(system)
@@ -69,6 +70,7 @@ async def run(calls: int, folder: Path) -> Result:
         errors = await system.internal_errors()
     moved = Counter(call.number for call in report.calls for leg in call.legs for _ in leg.reinvites)
     by_peer = {side: _arrivals(report, side) for side in ("caller", "callee")}
+    on_wire = capture.reinvites()
     first, last = (pick(pick(times, default=joined) for times in by_peer.values()) for pick in (min, max))
     figures: dict[str, Figure] = {
         "calls": calls,
@@ -76,6 +78,8 @@ async def run(calls: int, folder: Path) -> Result:
         "moves": len(moved),
         "moved_twice": sum(count > 2 for count in moved.values()),
         "most_reinvites_per_peer_and_second": max(busiest(times) for times in by_peer.values()),
+        "captured_reinvites": sum(map(len, on_wire.values())),
+        "captured_most_per_peer_and_second": max(map(busiest, on_wire.values()), default=0),
         "budget_per_peer_and_second": int(FailoverPolicy().rate_per_peer),
         "rebalance_rate": int(RebalancePolicy().rate),
         "begins_after_s": first - joined,
