@@ -34,7 +34,7 @@ class System:
         self,
         folder: Path,
         *,
-        relays: int = 3,
+        relays: int | Sequence[Rtpengine] = 3,
         joined: int | None = None,
         media_ports: int = 400,
         relay_set: Mapping[str, object] | None = None,
@@ -47,7 +47,7 @@ class System:
 
         Args:
             folder: for settings, RelaySet and logs.
-            relays: how many rtpengines are started.
+            relays: how many rtpengines are started; or those of another system, that runs them.
             joined: how many of them are in the RelaySet at first; None: all.
             media_ports: of each relay; a call takes four.
             relay_set: more of the RelaySet's spec.
@@ -59,9 +59,11 @@ class System:
         rng = random.Random(os.urandom(8))
         network = f"127.{rng.randrange(1, 255)}.{rng.randrange(1, 255)}"
         self.folder = folder
-        self.relays = [
-            Rtpengine(f"{network}.{11 + i}", media_ports=media_ports, first_media_port=16384) for i in range(relays)
+        self._own_relays = [
+            Rtpengine(f"{network}.{11 + i}", media_ports=media_ports, first_media_port=16384)
+            for i in range(relays if isinstance(relays, int) else 0)
         ]
+        self.relays = self._own_relays if isinstance(relays, int) else list(relays)
         self.caller_ip, callee_ip = f"{network}.2", f"{network}.3"
         self.callee = (callee_ip, free_port(callee_ip))
         self._with_phones = phones
@@ -86,7 +88,7 @@ class System:
     async def __aenter__(self) -> Self:
         """Start everything, and wait until each relay of the RelaySet is Ready."""
         try:
-            for relay in self.relays:
+            for relay in self._own_relays:
                 relay.start()
             if self._with_phones:
                 await self.phones.start()
@@ -110,7 +112,7 @@ class System:
     async def _stop(self) -> None:
         await self.phones.stop()
         self.kedge.stop()
-        for relay in self.relays:
+        for relay in self._own_relays:
             relay.stop()
 
     # --- relays -----------------------------------------------------------------------------------------------------
