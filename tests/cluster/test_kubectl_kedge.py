@@ -90,7 +90,7 @@ def test_a_relay_by_address_is_drained_in_the_spec(namespace: Namespace, kedge: 
 def test_waiting_for_a_drain_reads_the_status(namespace: Namespace, kedge: Plugin) -> None:
     namespace.patch_status("relayset", "voice", {"relays": [{"name": "relay-a", "state": "Draining", "sessions": 0}]})
 
-    assert kedge("drain", "relay-a", "--wait") == "relay relay-a is drained: it had no calls\n"
+    assert kedge("drain", "relay-a", "--wait") == "relay relay-a is drained: it has no calls\n"
     assert "Draining" in kedge("relays")
 
 

@@ -87,9 +87,11 @@ class DrainWatch(_Watch):
         failed = progress.failed if progress is not None else 0
         done = f"{moved} of {calls} calls moved"
         if self._seen and not relay.sessions and not calls:
-            return self._end(f"relay {relay.name} is drained: it had no calls", ok=True)
+            return self._end(f"relay {relay.name} is drained: it has no calls", ok=True)
         if self._seen and not relay.sessions and self._is_counted(progress, now):
-            took = f" in {now - began:.1f} s"
+            took = f" after {now - began:.1f} s"
+            if progress is None:  # a status is seconds old: how many there were, it cannot say
+                done = "it has no calls left"
             lost = f", {failed} could not be: {progress.message}" if failed and progress is not None else ""
             return Look(
                 calls=calls, moved=moved, text=f"relay {relay.name} is drained: {done}{took}{lost}", ended=True,

@@ -49,7 +49,7 @@ def test_a_drain_is_over_when_the_relay_is_empty() -> None:
 
     assert [one.ended for one in (before, under_way, over)] == [False, False, True]
     assert (under_way.calls, under_way.moved, under_way.text) == (8, 5, "draining relay r1, 0.5 s left")
-    assert (over.ok, over.text) == (True, "relay r1 is drained: 8 of 8 calls moved in 2.5 s")
+    assert (over.ok, over.text) == (True, "relay r1 is drained: 8 of 8 calls moved after 2.5 s")
 
 
 def test_an_empty_relay_waits_for_its_last_figures_but_not_for_long() -> None:
@@ -69,12 +69,13 @@ def test_where_nobody_tells_of_progress_calls_are_counted() -> None:
 
     assert (under_way.calls, under_way.moved, under_way.ended) == (4, 3, False)
     assert (over.ended, over.ok, over.moved) == (True, True, 4)
+    assert over.text == "relay r1 is drained: it has no calls left after 1.0 s", "how many there were is not known"
 
 
 def test_a_relay_without_calls_is_drained_at_once() -> None:
     look = drain(0).look(seen([relay(0)]), 0.0)
 
-    assert (look.ended, look.ok, look.text) == (True, True, "relay r1 is drained: it had no calls")
+    assert (look.ended, look.ok, look.text) == (True, True, "relay r1 is drained: it has no calls")
 
 
 def test_an_empty_relay_is_not_drained_before_the_wish_is_seen() -> None:

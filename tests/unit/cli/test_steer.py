@@ -68,7 +68,7 @@ def test_a_drain_is_asked_for_and_waited_for(world: World, url: str) -> None:
     result = kedge(url, "drain", "r1", "--wait")
 
     assert result.exit_code == 0
-    assert result.stdout.startswith("relay r1 is drained: 10 of 10 calls moved in ")
+    assert result.stdout.startswith("relay r1 is drained: 10 of 10 calls moved after ")
     assert world.wishes == [("r1", KEY, Intent.DRAIN)]
 
 
