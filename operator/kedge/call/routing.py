@@ -2,6 +2,9 @@
 
 A peer is known by its networks, a route by its source peer and request-URI. What no peer covers is refused, what no
 route covers is not found: Kedge never routes by the host of a request-URI alone, so it is never an open relay.
+
+Other settings make peers and routes anew. A call keeps the peers that it began with, so that its parties stay who they
+are; only what is counted of a peer goes on from the old one to the new one of its name.
 """
 
 from __future__ import annotations
@@ -19,14 +22,26 @@ _CACHE_SIZE: Final = 4096
 """Source addresses whose peer is remembered; past it the memory is started anew (a flood must not fill memory)."""
 
 
+class PeerCount:
+    """What is counted of a peer. It outlives the settings that describe the peer."""
+
+    __slots__ = ("allowance", "allowance_at", "calls")
+
+    def __init__(self, allowance: float) -> None:
+        self.calls = 0
+        """Calls from and to it."""
+        self.allowance = allowance
+        """New calls that it may begin at once, as of ``allowance_at``."""
+        self.allowance_at = 0.0
+        """Seconds of the monotonic clock."""
+
+
 class Peer:
     """A SIP neighbour: a trunk, a PBX, a proxy."""
 
     __slots__ = (
-        "_allowance",
-        "_allowance_at",
-        "calls",
         "calls_per_second",
+        "count",
         "max_calls",
         "name",
         "networks",
@@ -51,9 +66,12 @@ class Peer:
         """Whether P-Asserted-Identity is taken from it and given to it (RFC 3325)."""
         self.zone = zone
         """The zone whose relays its calls prefer; empty for none."""
-        self.calls = 0
-        self._allowance = float(calls_per_second)
-        self._allowance_at = 0.0
+        self.count = PeerCount(float(calls_per_second))
+
+    @property
+    def calls(self) -> int:
+        """Calls from and to it now."""
+        return self.count.calls
 
     def covers(self, host: str) -> int:
         """Return the length of the longest prefix that covers an IP address; -1 if none does."""
@@ -63,10 +81,14 @@ class Peer:
             return -1
         return max((network.prefixlen for network in self.networks if address in network), default=-1)
 
+    def admits(self, source: Address) -> bool:
+        """Whether a packet from there may be its own."""
+        return self.port in (0, source[1]) and self.covers(source[0]) >= 0
+
     @property
     def full(self) -> bool:
         """Whether it may have no further call."""
-        return 0 < self.max_calls <= self.calls
+        return 0 < self.max_calls <= self.count.calls
 
     def admits_call(self, now: float) -> bool:
         """Whether it may begin a call now, by its number and rate; if so, it counts against the rate."""
@@ -74,12 +96,12 @@ class Peer:
             return False
         if not self.calls_per_second:
             return True
-        rate = self.calls_per_second
-        self._allowance = min(float(rate), self._allowance + (now - self._allowance_at) * rate)
-        self._allowance_at = now
-        if self._allowance < 1.0:
+        rate, count = self.calls_per_second, self.count
+        count.allowance = min(float(rate), count.allowance + (now - count.allowance_at) * rate)
+        count.allowance_at = now
+        if count.allowance < 1.0:
             return False
-        self._allowance -= 1.0
+        count.allowance -= 1.0
         return True
 
 
@@ -112,12 +134,20 @@ class Route:
 class Routing:
     """Peers and routes, with a memory of which source address is which peer."""
 
-    __slots__ = ("_cache", "peers", "routes")
+    __slots__ = ("_cache", "_counts", "peers", "routes")
 
     def __init__(self, peers: tuple[Peer, ...], routes: tuple[Route, ...]) -> None:
         self.peers = peers
         self.routes = routes
         self._cache: dict[Address, Peer | None] = {}
+        self._counts = {peer.name: peer.count for peer in peers}
+        """By the peer's name; those of peers that are gone too, as they may come back while their calls live."""
+
+    def take_over(self, old: Routing) -> None:
+        """Go on with what ``old`` has counted, in whose place this one comes."""
+        self._counts |= old._counts
+        for peer in self.peers:
+            peer.count = self._counts[peer.name]
 
     def peer_of(self, source: Address) -> Peer | None:
         """Return the peer that an address belongs to: longest prefix first, then one that names the port."""

@@ -30,6 +30,21 @@ class Histogram:
         self.total += value
 
 
+class Reloads:
+    """What became of settings files that were read while the process ran."""
+
+    def __init__(self) -> None:
+        self.results: dict[str, int] = {}
+        """By result: Applied, RestartNeeded or Refused."""
+        self.current = True
+        """Whether all that the newest file says is in force."""
+
+    def count(self, result: str, *, current: bool) -> None:
+        """Count a file that was read."""
+        self.results[result] = self.results.get(result, 0) + 1
+        self.current = current
+
+
 class Stats:
     """Everything that is counted in one signaling process. Keys of the dictionaries are closed sets."""
 
@@ -51,6 +66,7 @@ class Stats:
         self.calls_ended = 0
         self.internal_errors = 0
         """Errors of Kedge itself, caught where one packet or timer ends. Anything but 0 is a bug."""
+        self.reloads = Reloads()
         self.loop_lag_seconds = Histogram(FAST_SECONDS)
         self.loop_lag_max = 0.0
         """Seconds; the longest since the last reading took it back to 0."""
