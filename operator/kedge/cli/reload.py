@@ -18,16 +18,12 @@ from kedge.api.change import OPERATOR, RESTART, Change, as_far_as, differences
 from kedge.api.errors import ManifestError
 from kedge.api.load import check_together, load_settings
 from kedge.api.settings import Log, Settings
-from kedge.runtime.stats import Reloads
+from kedge.runtime.stats import APPLIED, REFUSED, RESTART_NEEDED, Reloads
 
 SIGNALING_WAITS: Final = frozenset({RESTART})
 """What a process without the operator can only take at its start."""
 OPERATOR_WAITS: Final = frozenset({RESTART, OPERATOR})
 """The same for a process that has the operator in it."""
-
-APPLIED: Final = "Applied"
-RESTART_NEEDED: Final = "RestartNeeded"
-REFUSED: Final = "Refused"
 
 
 class Tell(Protocol):

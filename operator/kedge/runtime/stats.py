@@ -12,6 +12,10 @@ from typing import Final
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 30.0)
 FAST_SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 
+APPLIED: Final = "Applied"
+RESTART_NEEDED: Final = "RestartNeeded"
+REFUSED: Final = "Refused"
+
 
 class Histogram:
     """Observations in seconds, by bucket."""
@@ -34,14 +38,13 @@ class Reloads:
     """What became of settings files that were read while the process ran."""
 
     def __init__(self) -> None:
-        self.results: dict[str, int] = {}
-        """By result: Applied, RestartNeeded or Refused."""
+        self.results = dict.fromkeys((APPLIED, RESTART_NEEDED, REFUSED), 0)
         self.current = True
         """Whether all that the newest file says is in force."""
 
     def count(self, result: str, *, current: bool) -> None:
         """Count a file that was read."""
-        self.results[result] = self.results.get(result, 0) + 1
+        self.results[result] += 1
         self.current = current
 
 

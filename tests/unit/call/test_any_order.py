@@ -1,7 +1,8 @@
 """Whatever happens to calls and relays, in any order: once the world settles, a call is whole, or over for a reason.
 
 Calls are set up, held, re-INVITEd and ended by either side while relays die, freeze, restart and drain, while peers are
-taken out of the settings and come back, and while packets are lost, late and repeated. Then the wire heals, the relays return, and the books are read.
+taken out of the settings and come back, and while packets are lost, late and repeated. Then the wire heals, the relays
+return, and the books are read.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.unit.call.phones import Party
-from tests.unit.call.world import CALLEE, CALLER, KEDGE, SET, Talk, World
+from tests.unit.call.world import CALLEE, KEDGE, SET, Talk, World
 
 from kedge.base.address import Address
 from kedge.call.routing import Peer, Route, Routing
