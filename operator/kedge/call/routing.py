@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 from kedge.base.address import Address
 from kedge.sip.uri import SipUri
 
+IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _CACHE_SIZE: Final = 4096
@@ -75,10 +76,11 @@ class Peer:
 
     def covers(self, host: str) -> int:
         """Return the length of the longest prefix that covers an IP address; -1 if none does."""
-        try:
-            address = ipaddress.ip_address(host)
-        except ValueError:
-            return -1
+        address = _address(host)
+        return -1 if address is None else self.prefix_of(address)
+
+    def prefix_of(self, address: IpAddress) -> int:
+        """As ``covers``, for an address that was read before."""
         return max((network.prefixlen for network in self.networks if address in network), default=-1)
 
     def admits(self, source: Address) -> bool:
@@ -155,14 +157,32 @@ class Routing:
             return self._cache[source]
         except KeyError:
             pass
-        ranked = [(peer.covers(source[0]), peer.port != 0, peer) for peer in self.peers if peer.port in (0, source[1])]
-        best = max(ranked, key=lambda one: one[:2], default=None)
-        peer = best[2] if best is not None and best[0] >= 0 else None
+        peer = self._look_up(source)
         if len(self._cache) >= _CACHE_SIZE:
             self._cache.clear()
         self._cache[source] = peer
         return peer
 
+    def _look_up(self, source: Address) -> Peer | None:
+        address = _address(source[0])
+        if address is None:
+            return None
+        ranked = [(peer.prefix_of(address), peer.port != 0, peer) for peer in self.peers if peer.port in (0, source[1])]
+        best = max(ranked, key=lambda one: one[:2], default=None)
+        return best[2] if best is not None and best[0] >= 0 else None
+
+    def learn_from(self, old: Routing) -> None:
+        """Look up whom ``old`` has met, so that no packet has to wait for that. From any thread, before it is used."""
+        for source in tuple(old._cache):
+            self.peer_of(source)
+
     def route_for(self, peer: Peer, uri: SipUri) -> Route | None:
         """Return the first route that matches."""
         return next((route for route in self.routes if route.matches(peer, uri)), None)
+
+
+def _address(host: str) -> IpAddress | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None

@@ -193,10 +193,11 @@ class SignalingProcess:
 
     async def _take(self, settings: Settings) -> None:
         """Put other settings in force; signaling takes them in one step."""
+        made, routing = signaling_settings(settings), routing_of(settings, self._parts.namespace)
+        await asyncio.to_thread(routing.learn_from, self._signaling.b2bua.routing)
         self._settings = settings
         share = self._inventory.share(settings.signaling.replicas)
         self._planner.apply(share)
-        made, routing = signaling_settings(settings), routing_of(settings, self._parts.namespace)
         await self._signaling.call(lambda now: self._signaling.reload(made, routing, share, now))
 
     def _tell(self, *, warning: bool, reason: str, message: str) -> None:

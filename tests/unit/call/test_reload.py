@@ -168,6 +168,27 @@ def test_a_change_gives_no_peer_a_fresh_allowance_of_new_calls() -> None:
     world.call()
 
 
+def test_who_was_met_is_known_to_the_new_routing_before_it_is_asked() -> None:
+    old = Routing((peer(*LEFT), peer(*RIGHT)), ())
+    old.peer_of(CALLEE)
+    stranger = ("192.0.2.200", 5060)
+    old.peer_of(stranger)
+    asked: list[str] = []
+
+    class Counting(Peer):
+        def prefix_of(self, address: Any) -> int:
+            asked.append(str(address))
+            return super().prefix_of(address)
+
+    new = Routing((Counting("right", peer(*RIGHT).networks),), ())
+    new.learn_from(old)
+    learnt = list(asked)
+
+    assert new.peer_of(CALLEE) is new.peers[0]
+    assert new.peer_of(stranger) is None
+    assert asked == learnt == [CALLEE[0], stranger[0]]
+
+
 def test_limits_and_times_are_those_of_the_newest_settings() -> None:
     world = World()
     world.call()
