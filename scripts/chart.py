@@ -1,7 +1,8 @@
 """Writes what in ``charts/`` and ``manifests/`` follows from other files, so that nothing is said twice by hand.
 
 The chart's CRDs are those of ``crds/``; its roles have the rules of ``manifests/rbac.yaml``; in its schema of values,
-``settings`` is what the models of the settings file say; ``manifests/kedge.yaml`` is the chart with default values.
+``settings`` is what the models of the settings file say, and so is which of them need new pods;
+``manifests/kedge.yaml`` is the chart with default values.
 
 usage: python -m scripts.chart [--check]
 """
@@ -11,12 +12,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
+from kedge.api.change import OPERATOR, RESTART, Change, marks
 from kedge.api.settings import Settings
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -45,9 +47,21 @@ def derived(helm: Path) -> dict[Path, str]:
     for role, rules in _roles().items():
         text = yaml.safe_dump(rules, sort_keys=False, width=120)
         files[CHART / "files" / f"rules-{role}.yaml"] = text
+    for role, waits in (("signaling", {RESTART}), ("operator", {RESTART, OPERATOR})):
+        files[CHART / "files" / f"restart-{role}.json"] = json.dumps(restart_fields(waits)) + "\n"
     files[SCHEMA] = json.dumps(schema(json.loads(SCHEMA.read_text(encoding="utf-8"))), indent=2) + "\n"
     files[MANIFESTS / "crds.yaml"] = "---\n".join(crd.read_text(encoding="utf-8") for crd in crds)
     return files | {MANIFESTS / "kedge.yaml": _GENERATED + plain_manifests(helm)}
+
+
+def restart_fields(waits: Container[Change]) -> list[str]:
+    """Return the paths of the settings that pods take at their start only; a whole part stands for its fields."""
+    found: list[str] = []
+    for path, change in marks(Settings):
+        inside = any(path.startswith((f"{one}.", f"{one}[]")) for one in found)
+        if change in waits and not inside:
+            found.append(path)
+    return found
 
 
 def schema(now: Json) -> Json:
@@ -121,14 +135,15 @@ def main() -> None:
     """Write the files, or with ``--check`` tell which of them are stale."""
     from tests.lab import binaries
 
-    files = derived(binaries.helm())
-    stale = list(_stale(files))
     if "--check" in sys.argv[1:]:
+        stale = _stale(derived(binaries.helm()))
         sys.exit("".join(f"{path.relative_to(ROOT)} is stale: run `make chart`\n" for path in stale) or 0)
-    for path in stale:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(files[path], encoding="utf-8")
-        sys.stdout.write(f"wrote {path.relative_to(ROOT)}\n")
+    for _ in range(2):  # what Helm renders follows from the files that the first round has written
+        files = derived(binaries.helm())
+        for path in _stale(files):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(files[path], encoding="utf-8")
+            sys.stdout.write(f"wrote {path.relative_to(ROOT)}\n")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from kedge.adapters.metrics import SignalingCollector
 from kedge.api.call import CallSpec, CallStatus
+from kedge.api.change import marks
 from kedge.api.durations import PATTERN as DURATION_PATTERN
 from kedge.api.durations import format_duration
 from kedge.api.model import PATTERN_WORDS, Model
@@ -52,6 +53,8 @@ NOT_YET: Final[Mapping[str, str]] = {
 """Fields that are accepted and checked, but not, or not wholly, acted on; and what is done instead."""
 
 _Schema = dict[str, Any]
+_Effects = Mapping[str, str]
+"""When a change takes effect, by the path of the field; no column of the tables where it is empty."""
 
 
 class _Generator(GenerateJsonSchema):
@@ -73,16 +76,17 @@ class _Generator(GenerateJsonSchema):
 def model_tables(model: type[Model], root: str) -> str:
     """Return a section for ``model``, and one for each object in it, in order; ``root`` is its path."""
     schema = model.model_json_schema(schema_generator=_Generator)
-    return "\n".join(_sections(schema, root, schema.get("$defs", {})))
+    effects = {path: change.value for path, change in marks(model, f"{root}.") if change is not None}
+    return "\n".join(_sections(schema, root, schema.get("$defs", {}), effects))
 
 
-def _sections(schema: _Schema, path: str, definitions: _Schema) -> Iterator[str]:
+def _sections(schema: _Schema, path: str, definitions: _Schema, effects: _Effects) -> Iterator[str]:
     meaning = _line(schema.get("description", "")) + _not_yet(path, schema)
-    yield f"### `{path}`\n\n{meaning}\n\n{_table(schema, path, definitions)}"
+    yield f"### `{path}`\n\n{meaning}\n\n{_table(schema, path, definitions, effects)}"
     for name, raw in schema["properties"].items():
         node, suffix = _object_of(_resolved(raw, definitions), definitions)
         if node is not None:
-            yield from _sections(node, f"{path}.{name}{suffix}", definitions)
+            yield from _sections(node, f"{path}.{name}{suffix}", definitions, effects)
 
 
 def _object_of(node: _Schema, definitions: _Schema) -> tuple[_Schema | None, str]:
@@ -95,14 +99,16 @@ def _object_of(node: _Schema, definitions: _Schema) -> tuple[_Schema | None, str
     return None, ""
 
 
-def _table(schema: _Schema, path: str, definitions: _Schema) -> str:
-    rows = ["| field | type | default | allowed | meaning |", "|---|---|---|---|---|"]
+def _table(schema: _Schema, path: str, definitions: _Schema, effects: _Effects) -> str:
+    columns = ["field", "type", "default", "allowed", *(["takes effect"] if effects else []), "meaning"]
+    rows = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     required = schema.get("required", ())
     for name, raw in schema["properties"].items():
         node = _resolved(raw, definitions)
         default = "needed" if name in required else _default(node)
         meaning = _line(node.get("description", "")) + _not_yet(f"{path}.{name}", node)
-        cells = (f"`{name}`", _type(node, definitions), default, _allowed(node, definitions), meaning)
+        effect = [effects.get(f"{path}.{name}", "")] if effects else []
+        cells = (f"`{name}`", _type(node, definitions), default, _allowed(node, definitions), *effect, meaning)
         rows.append("| " + " | ".join(one.replace("|", "\\|") for one in cells) + " |")
     rules = [f"- {f'`{field}` ' if field else ''}{message}" for field, message in schema.get("x-rules", ())]
     return "\n".join([*rows, *(["", *rules] if rules else []), ""])

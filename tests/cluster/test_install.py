@@ -21,6 +21,7 @@ MANIFESTS = ROOT / "manifests"
 CALLS = 20
 RELAYS = 2
 CALLEE_PHONES = (CALLEE, 5070)
+OTHER_PHONES = (CALLEE, 5071)
 
 
 @pytest.fixture
@@ -114,16 +115,66 @@ def test_helm_test_places_a_call_through_a_relay(own_lab: Lab, kedge: InstalledK
         echo.stop()
 
 
-def test_an_upgrade_rolls_signaling_one_by_one_and_an_uninstall_leaves_nothing(kedge: InstalledKedge) -> None:
+def processes(kedge: InstalledKedge) -> dict[str, int]:
+    """Return the pods of Kedge by name, with how often their container was restarted."""
+    pods = [*kedge.pods("signaling"), *kedge.pods("operator")]
+    return {one["metadata"]["name"]: one["status"]["containerStatuses"][0]["restartCount"] for one in pods}
+
+
+def told(kedge: InstalledKedge, message: str) -> bool:
+    """Say whether each process has told of other settings in these words: signaling by an event, all in their logs."""
+    events = [[one["message"] for one in kedge.snapshot(address)["events"]] for address in kedge.nodes()]
+    return all(message in each for each in events) and all(
+        message in kedge.kubectl("logs", pod) for pod in processes(kedge)
+    )
+
+
+async def test_an_upgrade_of_settings_ends_no_call_and_rolls_no_pod_that_can_take_them(
+    own_lab: Lab, kedge: InstalledKedge, phones: PhoneProcess, record_property: Any
+) -> None:
     install(kedge)
-    before = {one["metadata"]["name"] for one in kedge.pods("signaling")}
+    await phones.place_calls(CALLS, rtp=True)
+    assert await phones.wait_audio(time.monotonic(), within=5)
+    before, since = processes(kedge), time.monotonic()
     changed = kedge.values()
-    changed["settings"]["sip"] = {"listen": [{"address": "${POD_IP}", "port": SIP_PORT}], "userAgent": "Changed"}
+    changed["settings"]["sip"] = {"userAgent": "Changed"}
+    changed["settings"]["routes"][0]["nextHops"][0]["port"] = OTHER_PHONES[1]
+
+    kedge.helm("upgrade", RELEASE, str(CHART), "--wait", "--timeout=100s", values=changed)
+    news = "settings in force now: sip.userAgent, routes"
+    kedge.until(lambda: told(kedge, news), "each signaling pod has the new settings", within=150)
+    record_property("seconds from helm upgrade to settings in force", time.monotonic() - since)
+
+    with own_lab.inside():
+        others = PhoneProcess(proxy=(kedge.nodes()[0], SIP_PORT), caller=(CALLER, 0), callee=OTHER_PHONES, prefix="49")
+        await others.start()
+    try:
+        await others.place_calls(2, rtp=True)
+        assert await others.wait_audio(time.monotonic(), within=5)
+        assert (await others.report()).talking() == 2, "new calls follow the new route"
+        assert await others.hang_up()
+    finally:
+        await others.stop()
+    assert await phones.wait_audio(time.monotonic(), within=5)
+    report = await phones.report(since)
+    assert report.talking() == CALLS
+    assert max(leg.gap for call in report.calls for leg in call.legs) < 1.0, "nobody was cut off"
+    assert processes(kedge) == before
+    assert await phones.hang_up()
+
+
+def test_an_upgrade_rolls_signaling_one_by_one_where_it_must_and_an_uninstall_leaves_nothing(
+    kedge: InstalledKedge,
+) -> None:
+    install(kedge)
+    before = processes(kedge)
+    changed = kedge.values()
+    changed["settings"]["sip"] = {"receiveBufferBytes": 1048576}
 
     kedge.helm("upgrade", RELEASE, str(CHART), "--wait", "--timeout=100s", values=changed)
 
-    assert not before & {one["metadata"]["name"] for one in kedge.pods("signaling")}, "new settings, new processes"
-    assert "userAgent: Changed" in kedge.get("configmap", "kedge-settings")["data"]["settings.yaml"]
+    assert not before.keys() & processes(kedge).keys(), "what a process takes at its start only: new processes"
+    assert "receiveBufferBytes: 1048576" in kedge.get("configmap", "kedge-settings")["data"]["settings.yaml"]
     assert len(kedge.pods("operator")) == len(kedge.pods("signaling")) == 2
 
     kedge.kubectl("delete", "relayset", "voice")

@@ -121,16 +121,19 @@ class System:
         """Return a relay's name in the RelaySet."""
         return f"relay-{self.relays.index(relay) + 1}"
 
-    def write_relay_set(self, relays: Sequence[Rtpengine]) -> None:
-        """Rewrite the RelaySet file, in one step, with these relays."""
-        file = self.folder / "relayset.yaml"
-        resource = json.loads(file.read_text())
-        resource["spec"]["endpoints"] = [
-            {"name": self.name_of(relay), "address": relay.ip, "port": relay.ng[1]} for relay in relays
-        ]
+    def edit(self, name: str, change: Callable[[dict[str, Any]], object]) -> None:
+        """Change ``settings.yaml`` or ``relayset.yaml`` as an editor does: in one step."""
+        file = self.folder / name
+        content = json.loads(file.read_text())
+        change(content)
         new = file.with_suffix(".new")
-        new.write_text(json.dumps(resource))
+        new.write_text(json.dumps(content, indent=1))
         new.rename(file)
+
+    def write_relay_set(self, relays: Sequence[Rtpengine]) -> None:
+        """Rewrite the RelaySet file with these relays."""
+        endpoints = [{"name": self.name_of(relay), "address": relay.ip, "port": relay.ng[1]} for relay in relays]
+        self.edit("relayset.yaml", lambda resource: resource["spec"].update(endpoints=endpoints))
 
     async def join(self, *relays: Rtpengine) -> None:
         """Have the RelaySet name these relays besides those it has, and wait until they are Ready."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -31,13 +30,7 @@ async def talking(tmp_path: Path) -> AsyncIterator[System]:
 
 
 def edit(system: System, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the RelaySet file as an editor does: in one step."""
-    file = system.folder / "relayset.yaml"
-    resource = json.loads(file.read_text())
-    change(resource)
-    new = file.with_suffix(".new")
-    new.write_text(json.dumps(resource))
-    new.rename(file)
+    system.edit("relayset.yaml", change)
 
 
 def intend(system: System, index: int, intent: str) -> None:

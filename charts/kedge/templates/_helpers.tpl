@@ -72,7 +72,7 @@ labels:
 annotations:
   kubectl.kubernetes.io/default-container: kedge
   {{- if not $root.Values.existingSettings }}
-  checksum/settings: {{ toYaml $root.Values.settings | sha256sum }}
+  checksum/settings: {{ include "kedge.restartSettings" . | sha256sum }}
   {{- end }}
   {{- if not $root.Values.meshInjection }}
   linkerd.io/inject: disabled
@@ -81,6 +81,19 @@ annotations:
   {{- with $part.podAnnotations }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
+{{- end -}}
+
+{{/* Settings that a component's pods take at their start only; they take all others while they run. */}}
+{{- define "kedge.restartSettings" -}}
+{{- $root := index . 0 -}}
+{{- $component := ternary "operator" (index . 1) (eq $root.Values.mode "embedded") -}}
+{{- range $root.Files.Get (printf "files/restart-%s.json" $component) | fromJsonArray }}
+{{- $value := $root.Values.settings }}
+{{- range splitList "." . }}
+{{- $value = get (default dict $value) . }}
+{{- end }}
+{{ . }}: {{ toJson $value }}
+{{- end }}
 {{- end -}}
 
 {{/* Where a component's pods may run: (list . "operator" .Values.operator) */}}

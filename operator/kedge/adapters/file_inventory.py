@@ -6,12 +6,11 @@ inventory stays: a slip in an editor moves no call.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
 
+from kedge.adapters.file_watch import POLL, FileWatch
 from kedge.api.convert import endpoints_of, policy_of
 from kedge.api.errors import ManifestError, Problem, refusal
 from kedge.api.load import load_manifests
@@ -19,9 +18,6 @@ from kedge.api.relayset import Engine, RelaySet
 from kedge.base.errors import KedgeError
 from kedge.relay.model import InventorySnapshot
 
-POLL: Final = 1.0
-"""Seconds between two looks at the files."""
-_Stamp = tuple[int, int, int]
 _log = logging.getLogger(__name__)
 
 
@@ -89,23 +85,18 @@ class FileInventory:
 
     def __init__(self, files: Sequence[Path], *, poll: float = POLL) -> None:
         self._files = tuple(files)
-        self._poll = poll
+        self._watch = FileWatch(files, poll=poll)
 
     async def run(self, publish: Callable[[InventorySnapshot], None]) -> None:
         """Publish what the files say, and again whenever they say something else."""
         told: InventorySnapshot | None = None
-        seen: tuple[_Stamp | None, ...] | None = None
-        while True:
-            stamps = tuple(_stamp(file) for file in self._files)
-            if stamps != seen:
-                seen = stamps
-                snapshot = self._read()
-                if snapshot is not None and snapshot != told:
-                    if told is not None:
-                        _log.info("the RelaySet files have changed: %d relays now", len(snapshot.relays))
-                    told = snapshot
-                    publish(snapshot)
-            await asyncio.sleep(self._poll)
+        async for _ in self._watch.changes():
+            snapshot = self._read()
+            if snapshot is not None and snapshot != told:
+                if told is not None:
+                    _log.info("the RelaySet files have changed: %d relays now", len(snapshot.relays))
+                told = snapshot
+                publish(snapshot)
 
     def _read(self) -> InventorySnapshot | None:
         try:
@@ -114,12 +105,3 @@ class FileInventory:
             for line in str(error).splitlines():
                 _log.error("the RelaySets stay as they were: %s", line)
             return None
-
-
-def _stamp(file: Path) -> _Stamp | None:
-    """Return what changes with a file's content; None when it cannot be seen."""
-    try:
-        stat = file.stat()
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino

@@ -72,21 +72,28 @@ class _Handler(QueueHandler):
 
 
 @contextmanager
-def logging_to(stream: TextIO, settings: Log) -> Iterator[None]:
-    """Log to ``stream`` while the context lasts; at its end, what was logged is written."""
+def logging_to(stream: TextIO, settings: Log) -> Iterator[Callable[[Log], None]]:
+    """Log to ``stream`` while the context lasts; at its end, what was logged is written.
+
+    It gives a function that takes other settings.
+    """
     output = logging.StreamHandler(stream)
-    output.setFormatter(JsonFormatter() if settings.format is LogFormat.JSON else TextFormatter())
     lines: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
     listener = QueueListener(lines, output)
     handler = _Handler(lines)
     handler.addFilter(_is_news)
     root = logging.getLogger()
     level = root.level
-    root.setLevel(settings.level.value.upper())
+
+    def take(settings: Log) -> None:
+        output.setFormatter(JsonFormatter() if settings.format is LogFormat.JSON else TextFormatter())
+        root.setLevel(settings.level.value.upper())
+
+    take(settings)
     root.addHandler(handler)
     listener.start()
     try:
-        yield
+        yield take
     finally:
         root.removeHandler(handler)
         root.setLevel(level)

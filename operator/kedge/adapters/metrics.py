@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from kedge.ports.records import ProgressRecord, SignalingSnapshot
 from kedge.relay.model import RelayState
-from kedge.runtime.stats import Histogram, Stats
+from kedge.runtime.stats import Histogram, Reloads, Stats
 
 _Key = TypeVar("_Key", bound=tuple[str, ...])
 _STATES: Final = tuple(state.value for state in RelayState)
@@ -58,6 +58,26 @@ def registry_of(books: Books) -> CollectorRegistry:
     return registry
 
 
+def operator_registry(reloads: Reloads) -> CollectorRegistry:
+    """Return a registry for an operator without signaling: its settings, and the process and Python."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_ReloadCollector(reloads))
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    return registry
+
+
+class _ReloadCollector(Collector):
+    """The metrics of settings alone."""
+
+    def __init__(self, reloads: Reloads) -> None:
+        self._reloads = reloads
+
+    def collect(self) -> Iterator[Metric]:
+        """Read everything once."""
+        yield from _settings(self._reloads)
+
+
 class SignalingCollector(Collector):
     """Kedge's own metrics."""
 
@@ -77,6 +97,7 @@ class SignalingCollector(Collector):
         yield from _relays(snapshot, stats)
         yield from _sip(snapshot, stats, self._books.parse_errors())
         yield from _loop(stats)
+        yield from _settings(stats.reloads)
 
 
 def _calls(snapshot: SignalingSnapshot, stats: Stats) -> Iterator[Metric]:
@@ -184,6 +205,19 @@ def _loop(stats: Stats) -> Iterator[Metric]:
     )  # fmt: skip
     yield GaugeMetricFamily(
         "kedge_loop_lag_max_seconds", "The latest that the signaling loop came to a tick.", value=stats.loop_lag_max
+    )
+
+
+def _settings(reloads: Reloads) -> Iterator[Metric]:
+    yield _counter(
+        "kedge_settings_reloads",
+        "Changed settings files by result: Applied, RestartNeeded (all but some fields are applied) or Refused.",
+        ("result",), {(result,): count for result, count in reloads.results.copy().items()},
+    )  # fmt: skip
+    yield GaugeMetricFamily(
+        "kedge_settings_current",
+        "1 while all that the settings file says is in force, 0 if it is refused or waits for a restart.",
+        value=float(reloads.current),
     )
 
 

@@ -1,7 +1,7 @@
-"""The settings file of a signaling process: read once, at start, into these frozen models.
+"""The settings file of a process, as frozen models: read at the start, and again whenever the file changes.
 
-Whatever is a timeout, a retry or a limit has its place here, with its unit and a default that suits
-a voice trunk. What concerns relays rather than SIP stands in a RelaySet.
+Whatever is a timeout, a retry or a limit has its place here, with its unit and a default that suits a voice trunk.
+What concerns relays rather than SIP stands in a RelaySet. ``LIVE`` and ``RESTART`` say when a change takes effect.
 """
 
 from collections.abc import Iterator
@@ -13,13 +13,14 @@ from typing import Annotated, ClassVar, Self
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
+from kedge.api.change import LIVE, RESTART
 from kedge.api.durations import DurationBounds
+from kedge.api.kube_settings import Kube
 from kedge.api.model import (
     HTTP_URL,
     IDENTIFIER,
     PRINTABLE,
     RELAY_SET_KEY,
-    DnsLabel,
     IpAddress,
     Model,
     Port,
@@ -88,27 +89,36 @@ class SipTimers(Model):
     """How long a message may stay in the network."""
 
 
+class Strangers(StrEnum):
+    """What becomes of requests from sources that no peer covers."""
+
+    REFUSE = "Refuse"
+    DROP = "Drop"
+
+
 class Sip(Model):
     """The SIP side."""
 
-    listen: Annotated[tuple[Listen, ...], Field(min_length=1, max_length=16)] = (Listen(address="127.0.0.1"),)
+    listen: Annotated[tuple[Listen, ...], Field(min_length=1, max_length=16), RESTART] = (Listen(address="127.0.0.1"),)
     """Sockets for SIP. The first of a family is used towards next hops of that family."""
-    user_agent: Annotated[str, StringConstraints(max_length=128, pattern=PRINTABLE)] = "Kedge"
+    user_agent: Annotated[str, StringConstraints(max_length=128, pattern=PRINTABLE), LIVE] = "Kedge"
     """The User-Agent and Server header; none when empty."""
-    timers: SipTimers = SipTimers()
+    timers: Annotated[SipTimers, LIVE] = SipTimers()
     """The base timers of SIP."""
-    max_datagram_bytes: Annotated[int, Field(ge=1300, le=65535)] = 65535
+    max_datagram_bytes: Annotated[int, Field(ge=1300, le=65535), RESTART] = 65535
     """Longer datagrams are dropped unread."""
-    receive_buffer_bytes: Annotated[int, Field(ge=65536, le=268435456)] = 8388608
+    receive_buffer_bytes: Annotated[int, Field(ge=65536, le=268435456), RESTART] = 8388608
     """Receive buffer asked of the kernel for each socket; a burst of responses must fit in."""
-    max_calls: Annotated[int, Field(ge=1, le=1_000_000)] = 20000
+    max_calls: Annotated[int, Field(ge=1, le=1_000_000), LIVE] = 20000
     """Calls of this process at most; further ones are refused with 503."""
-    max_forwards: Annotated[int, Field(ge=1, le=255)] = 70
+    max_forwards: Annotated[int, Field(ge=1, le=255), LIVE] = 70
     """Max-Forwards of requests that come without one."""
-    ring_timeout: Annotated[float, DurationBounds(1, 3600)] = 180.0
+    ring_timeout: Annotated[float, DurationBounds(1, 3600), LIVE] = 180.0
     """How long a call may ring, from its INVITE on."""
-    retry_after: Annotated[float, DurationBounds(1, 3600)] = 10.0
+    retry_after: Annotated[float, DurationBounds(1, 3600), LIVE] = 10.0
     """Retry-After of a 503 that is owed to a limit."""
+    strangers: Annotated[Strangers, LIVE] = Strangers.REFUSE
+    """Requests from sources that no peer covers: Refuse answers them with 403, Drop leaves them without an answer."""
 
 
 class Peer(Model):
@@ -261,82 +271,37 @@ class Reanchor(Model):
 class Signaling(Model):
     """This signaling process among others."""
 
-    replica: Annotated[str, StringConstraints(max_length=253)] = ""
+    replica: Annotated[str, StringConstraints(max_length=253), RESTART] = ""
     """This process's name, unique among replicas; the host's name when empty."""
-    zone: ShortText = ""
+    zone: Annotated[ShortText, LIVE] = ""
     """The zone that it stands in: relays of it are preferred for calls whose peers name no zone."""
-    replicas: Annotated[int, Field(ge=1, le=64)] = 1
+    replicas: Annotated[int, Field(ge=1, le=64), LIVE] = 1
     """How many signaling processes serve the same RelaySets. Each takes an equal share of their rates, and of
     maxSessionsPerRelay: none of them knows how many calls the others have on a relay."""
-    view_url: Annotated[str, StringConstraints(max_length=512, pattern=HTTP_URL)] = ""
+    view_url: Annotated[str, StringConstraints(max_length=512, pattern=HTTP_URL), RESTART] = ""
     """Where this process's view of calls and relays is read; made from the admin address when empty."""
-    shutdown_grace: Annotated[float, DurationBounds(0, 3600)] = 5.0
+    shutdown_grace: Annotated[float, DurationBounds(0, 3600), LIVE] = 5.0
     """How long the end of the process waits for BYEs to be answered."""
-    commands: Commands = Commands()
+    commands: Annotated[Commands, LIVE] = Commands()
     """How relays are commanded."""
-    reanchor: Reanchor = Reanchor()
+    reanchor: Annotated[Reanchor, LIVE] = Reanchor()
     """How calls are moved."""
 
 
-class Leadership(Model):
-    """Which of several operators acts: the one that holds a Lease."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            cel="duration(self.renewDeadline) < duration(self.leaseDuration)",
-            message="must be shorter than leaseDuration: who leads must have stopped before another begins",
-            field="renewDeadline",
-            check=lambda self: self.renew_deadline < self.lease_duration,
-        ),
-        Rule(
-            cel="duration(self.retry) + duration(self.retry) <= duration(self.renewDeadline)",
-            message="must be at most half of renewDeadline, so that a renewal has a second chance",
-            field="retry",
-            check=lambda self: 2 * self.retry <= self.renew_deadline,
-        ),
-    )
-
-    lease: DnsLabel = "kedge-operator"
-    """The name of the Lease, in the namespace of the RelaySets."""
-    lease_duration: Annotated[float, DurationBounds(1, 3600)] = 15.0
-    """A Lease that was not renewed for so long may be taken by another operator; in whole seconds, rounded up."""
-    renew_deadline: Annotated[float, DurationBounds(0.1, 3600)] = 10.0
-    """An operator that could not renew its Lease for so long stops acting."""
-    retry: Annotated[float, DurationBounds(0.05, 600)] = 2.0
-    """Time between two renewals, and between two tries to get the Lease."""
-
-
-class Kube(Model):
-    """How Kubernetes is used; without effect in standalone mode."""
-
-    namespace: DnsLabel | None = None
-    """Where RelaySets are; the process's own namespace when left out."""
-    kubeconfig: Annotated[str, StringConstraints(max_length=4096)] = ""
-    """A kubeconfig file; the usual places and the pod's service account when empty."""
-    resync: Annotated[float, DurationBounds(1, 3600)] = 30.0
-    """Time between two full comparisons of what is wanted and what is."""
-    request_timeout: Annotated[float, DurationBounds(0.1, 300)] = 10.0
-    """How long the API server may take for a request."""
-    status_interval: Annotated[float, DurationBounds(0.1, 300)] = 5.0
-    """Shortest time between two writes of a status that only differ in numbers."""
-    leadership: Leadership = Leadership()
-    """Which of several operators acts."""
-
-
 class Settings(Model):
-    """Everything that a signaling process is told at start."""
+    """Everything that a process is told by its settings file."""
 
     sip: Sip = Sip()
     """The SIP side."""
-    peers: Annotated[tuple[Peer, ...], Field(max_length=1024)] = ()
-    """Who may send calls. A source that no peer covers gets 403."""
-    routes: Annotated[tuple[Route, ...], Field(max_length=1024)] = ()
+    peers: Annotated[tuple[Peer, ...], Field(max_length=1024), LIVE] = ()
+    """Who may send calls. What becomes of other sources is said by sip.strangers."""
+    routes: Annotated[tuple[Route, ...], Field(max_length=1024), LIVE] = ()
     """Where calls go, in order. A call that no route matches gets 404."""
-    admin: Admin | None = Admin()
+    admin: Annotated[Admin | None, RESTART] = Admin()
     """The local API for the command line; null turns it off."""
-    metrics: Metrics | None = Metrics()
+    metrics: Annotated[Metrics | None, RESTART] = Metrics()
     """Where Prometheus scrapes; null turns it off."""
-    log: Log = Log()
+    log: Annotated[Log, LIVE] = Log()
     """What is logged."""
     signaling: Signaling = Signaling()
     """This signaling process among others."""

@@ -14,7 +14,7 @@ from kedge.base.address import Address
 from kedge.base.ids import Ids
 from kedge.base.timers import TimerHeap
 from kedge.call.bridge import Bridge
-from kedge.call.call import ACTIVE, ENDED, Call, Then
+from kedge.call.call import ACTIVE, ENDED, Call, Then, checked
 from kedge.call.endings import Farewell, Unattended
 from kedge.call.failover import Failover
 from kedge.call.leg import ALLOW, Leg
@@ -29,7 +29,6 @@ from kedge.relay.model import RelayState
 from kedge.relay.ng_client import RELAY_DOWN, TIMEOUT
 from kedge.sip.dialog import Dialog
 from kedge.sip.message import Request, Response, make_response
-from kedge.sip.offer_answer import is_plausible
 from kedge.sip.transaction import ServerTransaction, ServerUser, TransactionLayer
 
 _KNOWN: Final = frozenset({"REGISTER", "SUBSCRIBE", "PUBLISH", "MESSAGE", "INFO", "REFER", "NOTIFY", "PRACK"})
@@ -91,22 +90,32 @@ class B2bua(ServerUser):
         self._orphans: dict[tuple[str, str], list[str]] = {}
         """Sessions to be deleted at relays that are Down, by uid and instance (none for whichever returns)."""
 
-    def admits(self, source: Address) -> bool:
-        """Whether anything of a source is worth memory: strangers get a refusal without state, or silence."""
-        return not self.settings.drop_strangers or self.routing.peer_of(source) is not None
+    def reload(self, settings: CallSettings, routing: Routing) -> None:
+        """Take other settings, in one step. Calls that are there go on with the peers and the route they began with."""
+        routing.take_over(self.routing)
+        self.settings, self.routing = settings, routing
+
+    def admits(self, request: Request, source: Address) -> bool:
+        """Whether a request is worth memory: strangers get a refusal without state, or silence."""
+        return not self.settings.drop_strangers or self._is_known(request, source)
+
+    def _is_known(self, request: Request, source: Address) -> bool:
+        """Whether a source is a peer's, or was when the call began that the request is for."""
+        leg = self.dialogs.get(request.to_tag)
+        return self.routing.peer_of(source) is not None or (leg is not None and leg.peer.admits(source))
 
     # --- requests -------------------------------------------------------------------------------------------------
 
     def on_request(self, tx: ServerTransaction, request: Request, now: float) -> None:
         """Take a new request that is neither ACK nor CANCEL."""
         peer = self.routing.peer_of(tx.source)
-        if peer is None:
+        if request.to_tag and (peer is not None or self._is_known(request, tx.source)):
+            self._in_dialog(tx, request, now)
+        elif peer is not None:
+            self._out_of_dialog(tx, request, peer, now)
+        else:
             self.observer.request_rejected(request.method, 403)
             self.sip.refuse(tx, 403)
-        elif request.to_tag:
-            self._in_dialog(tx, request, now)
-        else:
-            self._out_of_dialog(tx, request, peer, now)
 
     def _in_dialog(self, tx: ServerTransaction, request: Request, now: float) -> None:
         leg = self.dialogs.get(request.to_tag)
@@ -241,7 +250,7 @@ class B2bua(ServerUser):
             if reply.error in _NO_REPLY:
                 self.doubt(relay, session)
             if call.alive:
-                step(_checked(reply, sdp), now)
+                step(checked(reply, sdp), now)
             elif reply.error not in _NO_REPLY:
                 self.delete_session(relay, session, now)
 
@@ -254,7 +263,7 @@ class B2bua(ServerUser):
 
         def answered(reply: RelayReply, now: float) -> None:
             if call.alive:
-                step(_checked(reply, sdp), now)
+                step(checked(reply, sdp), now)
 
         if call.relay is not None:
             call.relay.client.answer(call.session, from_tag, to_tag, sdp, Then(answered), 0, now)
@@ -373,7 +382,7 @@ class B2bua(ServerUser):
             leg: Leg | None = getattr(call, name, None)
             if leg is not None:
                 self.dialogs.pop(leg.dialog.local_tag, None)
-                leg.peer.calls -= 1
+                leg.peer.count.calls -= 1
         self.failover.forget(call, now)
         self.observer.call_changed(call, now)
         call.release()
@@ -390,10 +399,3 @@ class B2bua(ServerUser):
             return f"relay {relay.name} is not of RelaySet {call.relay_set}"
         self.failover.want(call, reason, now, target=relay)
         return ""
-
-
-def _checked(reply: RelayReply, given: bytes) -> RelayReply:
-    """Return a relay's reply, as an error if what it holds cannot be sent to anybody."""
-    if reply.sdp is None or is_plausible(reply.sdp, given):
-        return reply
-    return RelayReply(None, "the relay's description is not whole")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from kedge.relay.backend import RelayReply, RelayUser
+from kedge.sip.offer_answer import is_plausible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,13 @@ class Then(RelayUser):
     def on_relay_reply(self, token: int, reply: RelayReply, now: float) -> None:
         """Go on; the token is not needed, as each command has a continuation of its own."""
         self._step(reply, now)
+
+
+def checked(reply: RelayReply, given: bytes) -> RelayReply:
+    """Return a relay's reply, as an error if it holds what cannot be sent to anybody; ``given`` is what it got."""
+    if reply.sdp is None or is_plausible(reply.sdp, given):
+        return reply
+    return RelayReply(None, "the relay's description is not whole")
 
 
 class LastAnchor:

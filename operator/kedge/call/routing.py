@@ -2,6 +2,9 @@
 
 A peer is known by its networks, a route by its source peer and request-URI. What no peer covers is refused, what no
 route covers is not found: Kedge never routes by the host of a request-URI alone, so it is never an open relay.
+
+Other settings make peers and routes anew. A call keeps the peers that it began with, so that its parties stay who they
+are; only what is counted of a peer goes on from the old one to the new one of its name.
 """
 
 from __future__ import annotations
@@ -13,20 +16,33 @@ from typing import Final, TypeAlias
 from kedge.base.address import Address
 from kedge.sip.uri import SipUri
 
+IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _CACHE_SIZE: Final = 4096
 """Source addresses whose peer is remembered; past it the memory is started anew (a flood must not fill memory)."""
 
 
+class PeerCount:
+    """What is counted of a peer. It outlives the settings that describe the peer."""
+
+    __slots__ = ("allowance", "allowance_at", "calls")
+
+    def __init__(self, allowance: float) -> None:
+        self.calls = 0
+        """Calls from and to it."""
+        self.allowance = allowance
+        """New calls that it may begin at once, as of ``allowance_at``."""
+        self.allowance_at = 0.0
+        """Seconds of the monotonic clock."""
+
+
 class Peer:
     """A SIP neighbour: a trunk, a PBX, a proxy."""
 
     __slots__ = (
-        "_allowance",
-        "_allowance_at",
-        "calls",
         "calls_per_second",
+        "count",
         "max_calls",
         "name",
         "networks",
@@ -51,22 +67,30 @@ class Peer:
         """Whether P-Asserted-Identity is taken from it and given to it (RFC 3325)."""
         self.zone = zone
         """The zone whose relays its calls prefer; empty for none."""
-        self.calls = 0
-        self._allowance = float(calls_per_second)
-        self._allowance_at = 0.0
+        self.count = PeerCount(float(calls_per_second))
+
+    @property
+    def calls(self) -> int:
+        """Calls from and to it now."""
+        return self.count.calls
 
     def covers(self, host: str) -> int:
         """Return the length of the longest prefix that covers an IP address; -1 if none does."""
-        try:
-            address = ipaddress.ip_address(host)
-        except ValueError:
-            return -1
+        address = _address(host)
+        return -1 if address is None else self.prefix_of(address)
+
+    def prefix_of(self, address: IpAddress) -> int:
+        """As ``covers``, for an address that was read before."""
         return max((network.prefixlen for network in self.networks if address in network), default=-1)
+
+    def admits(self, source: Address) -> bool:
+        """Whether a packet from there may be its own."""
+        return self.port in (0, source[1]) and self.covers(source[0]) >= 0
 
     @property
     def full(self) -> bool:
         """Whether it may have no further call."""
-        return 0 < self.max_calls <= self.calls
+        return 0 < self.max_calls <= self.count.calls
 
     def admits_call(self, now: float) -> bool:
         """Whether it may begin a call now, by its number and rate; if so, it counts against the rate."""
@@ -74,12 +98,12 @@ class Peer:
             return False
         if not self.calls_per_second:
             return True
-        rate = self.calls_per_second
-        self._allowance = min(float(rate), self._allowance + (now - self._allowance_at) * rate)
-        self._allowance_at = now
-        if self._allowance < 1.0:
+        rate, count = self.calls_per_second, self.count
+        count.allowance = min(float(rate), count.allowance + (now - count.allowance_at) * rate)
+        count.allowance_at = now
+        if count.allowance < 1.0:
             return False
-        self._allowance -= 1.0
+        count.allowance -= 1.0
         return True
 
 
@@ -112,12 +136,20 @@ class Route:
 class Routing:
     """Peers and routes, with a memory of which source address is which peer."""
 
-    __slots__ = ("_cache", "peers", "routes")
+    __slots__ = ("_cache", "_counts", "peers", "routes")
 
     def __init__(self, peers: tuple[Peer, ...], routes: tuple[Route, ...]) -> None:
         self.peers = peers
         self.routes = routes
         self._cache: dict[Address, Peer | None] = {}
+        self._counts = {peer.name: peer.count for peer in peers}
+        """By the peer's name; those of peers that are gone too, as they may come back while their calls live."""
+
+    def take_over(self, old: Routing) -> None:
+        """Go on with what ``old`` has counted, in whose place this one comes."""
+        self._counts |= old._counts
+        for peer in self.peers:
+            peer.count = self._counts[peer.name]
 
     def peer_of(self, source: Address) -> Peer | None:
         """Return the peer that an address belongs to: longest prefix first, then one that names the port."""
@@ -125,14 +157,32 @@ class Routing:
             return self._cache[source]
         except KeyError:
             pass
-        ranked = [(peer.covers(source[0]), peer.port != 0, peer) for peer in self.peers if peer.port in (0, source[1])]
-        best = max(ranked, key=lambda one: one[:2], default=None)
-        peer = best[2] if best is not None and best[0] >= 0 else None
+        peer = self._look_up(source)
         if len(self._cache) >= _CACHE_SIZE:
             self._cache.clear()
         self._cache[source] = peer
         return peer
 
+    def _look_up(self, source: Address) -> Peer | None:
+        address = _address(source[0])
+        if address is None:
+            return None
+        ranked = [(peer.prefix_of(address), peer.port != 0, peer) for peer in self.peers if peer.port in (0, source[1])]
+        best = max(ranked, key=lambda one: one[:2], default=None)
+        return best[2] if best is not None and best[0] >= 0 else None
+
+    def learn_from(self, old: Routing) -> None:
+        """Look up whom ``old`` has met, so that no packet has to wait for that. From any thread, before it is used."""
+        for source in tuple(old._cache):
+            self.peer_of(source)
+
     def route_for(self, peer: Peer, uri: SipUri) -> Route | None:
         """Return the first route that matches."""
         return next((route for route in self.routes if route.matches(peer, uri)), None)
+
+
+def _address(host: str) -> IpAddress | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None

@@ -1,4 +1,4 @@
-"""Settings of the call layer, read once at start."""
+"""Settings of the call layer: one frozen value, read anew by each call and replaced as a whole on a reload."""
 
 from __future__ import annotations
 

@@ -57,6 +57,7 @@ class Setup(ClientOwner, TimerTarget):
         "_relay_busy",
         "_request",
         "_route",
+        "_routing",
         "_sent",
         "_target",
         "_timer",
@@ -76,6 +77,8 @@ class Setup(ClientOwner, TimerTarget):
         self._tx = tx
         self._request = request
         self._route = route
+        self._routing = b2bua.routing
+        """Peers as they were when the call began: its next hops are of these."""
         self._target = uri
         self._offer = offer
         self._hop = -1
@@ -121,7 +124,7 @@ class Setup(ClientOwner, TimerTarget):
 
     def _start(self, now: float) -> None:
         b2bua, request = self._b2bua, self._request
-        self.call.caller.peer.calls += 1
+        self.call.caller.peer.count.calls += 1
         b2bua.register(self.call)
         b2bua.dialogs[self.call.caller.dialog.local_tag] = self.call.caller
         b2bua.setups[(request.call_id, request.from_tag, request.cseq)] = self
@@ -168,7 +171,7 @@ class Setup(ClientOwner, TimerTarget):
         while self._hop + 1 < len(self._route.next_hops):
             self._hop += 1
             destination = self._route.next_hops[self._hop]
-            peer = self._b2bua.routing.peer_of(destination)
+            peer = self._routing.peer_of(destination)
             if peer is not None and not peer.full:
                 self._send_invite(self._new_callee(peer, destination), now)
                 return True
@@ -179,9 +182,9 @@ class Setup(ClientOwner, TimerTarget):
         previous: Leg | None = getattr(call, "callee", None)
         if previous is not None:
             b2bua.dialogs.pop(previous.dialog.local_tag, None)
-            previous.peer.calls -= 1
+            previous.peer.count.calls -= 1
         leg = call.callee = callee_leg(b2bua, call, self._request, peer, destination, self._target)
-        peer.calls += 1
+        peer.count.calls += 1
         b2bua.dialogs[leg.dialog.local_tag] = leg
         self._leftover = Leftover(b2bua, leg)
         self._early = self._early_sent = b""  # another party's

@@ -7,7 +7,7 @@ import ipaddress
 from kedge.adapters.udp import DrainedSockets
 from kedge.api.settings import Peer as PeerModel
 from kedge.api.settings import Route as RouteModel
-from kedge.api.settings import Settings
+from kedge.api.settings import Settings, Strangers
 from kedge.call.routing import Peer, Route, Routing
 from kedge.call.settings import CallSettings
 from kedge.relay.ng_client import NgSettings
@@ -33,6 +33,7 @@ def signaling_settings(settings: Settings) -> SignalingSettings:
             user_agent=sip.user_agent, max_calls=sip.max_calls, ring_timeout=sip.ring_timeout,
             refuse_for=sip.retry_after, busy_timeout=reanchor.busy_wait, answer_timeout=reanchor.response_timeout,
             max_offers=reanchor.max_offers, zone=settings.signaling.zone,
+            drop_strangers=sip.strangers is Strangers.DROP,
         ),
         timers=TimerSettings(t1=sip.timers.t1, t2=sip.timers.t2, t4=sip.timers.t4),
         ng=NgSettings(

@@ -23,7 +23,9 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 def _with_settings(command: _Command) -> _Command:
     option = click.option(
-        "--settings", type=_FILE, help="Settings file: sockets, peers, routes. Without it, the defaults."
+        "--settings",
+        type=_FILE,
+        help="Settings file: sockets, peers, routes; read again when it changes and on SIGHUP. Defaults without it.",
     )
     return option(command)
 

@@ -13,6 +13,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from aiohttp import web
 
@@ -24,7 +25,8 @@ from kedge.adapters.steering_http import SteeringApi
 from kedge.api.settings import Settings
 from kedge.base.address import Address, format_address
 from kedge.base.errors import KedgeError
-from kedge.cli.compose import signaling_of
+from kedge.cli.compose import routing_of, signaling_of, signaling_settings
+from kedge.cli.reload import Reloader
 from kedge.controller.status import RECORDS_LIMITED_COUNTER
 from kedge.ports.ports import CallStore, CallWish, RelayInventory
 from kedge.ports.records import SignalingSnapshot
@@ -94,14 +96,16 @@ def replica_name(settings: Settings) -> str:
 class SignalingProcess:
     """Runs signaling until it is told to end."""
 
-    def __init__(self, settings: Settings, parts: Parts) -> None:
-        self._settings = settings
+    def __init__(self, reloader: Reloader, parts: Parts) -> None:
+        settings = self._settings = reloader.settings
+        self._reloader = reloader
         self._parts = parts
         self._books = Bookkeeper(parts.replica, parts.store)
         self._published = Published(self._books, parts.limited)
         self._signaling = signaling_of(settings, self._books, namespace=parts.namespace)
         self._planner = Planner(self._signaling, self._books)
         self._books.on_progress(self._planner.progress)
+        self._inventory = InventorySnapshot()
         self._applied = False
         self._was_ready = False
 
@@ -115,6 +119,7 @@ class SignalingProcess:
         end = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, end.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reloader.ask)
         events = EventFeed()
         self._books.on_event(events.put)
         self._books.on_event(event_logger(self._call_id))
@@ -127,7 +132,7 @@ class SignalingProcess:
             _log.info("SIP is served on %s", format_address(self._bind(thread)))
             await self._open_http(thread, events, stack)
             stack.callback(events.close)
-            tasks = await stack.enter_async_context(_cancelled_at_end())
+            tasks = await stack.enter_async_context(cancelled_at_end())
             for one in self._beside():
                 tasks.append(asyncio.create_task(keep_running(one.name, one.run), name=one.name))
             tune()
@@ -180,9 +185,28 @@ class SignalingProcess:
 
             found.append(Beside(name="the store of calls", run=lambda: store.run(wish)))
         found.append(Beside(name="the planner", run=self._planner.run))
+        reloads = self._books.stats.reloads
+        found.append(
+            Beside(name="the watch of settings", run=lambda: self._reloader.run(self._take, self._tell, reloads))
+        )
         return [*found, *(make(self._published.without_calls) for make in parts.beside)]
 
+    async def _take(self, settings: Settings) -> None:
+        """Put other settings in force; signaling takes them in one step."""
+        made, routing = signaling_settings(settings), routing_of(settings, self._parts.namespace)
+        await asyncio.to_thread(routing.learn_from, self._signaling.b2bua.routing)
+        self._settings = settings
+        share = self._inventory.share(settings.signaling.replicas)
+        self._planner.apply(share)
+        await self._signaling.call(lambda now: self._signaling.reload(made, routing, share, now))
+
+    def _tell(self, *, warning: bool, reason: str, message: str) -> None:
+        """Keep an event of this process, which is of no RelaySet."""
+        event = partial(self._books.event, relay_set="", relay="", call="")
+        self._signaling.post(lambda now: event(warning=warning, reason=reason, message=message))
+
     def _apply(self, snapshot: InventorySnapshot) -> None:
+        self._inventory = snapshot
         share = snapshot.share(self._settings.signaling.replicas)
         self._signaling.apply(share)
         self._planner.apply(share)
@@ -240,7 +264,7 @@ def _tell(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _cancelled_at_end() -> AsyncIterator[list[asyncio.Task[None]]]:
+async def cancelled_at_end() -> AsyncIterator[list[asyncio.Task[None]]]:
     """Give a list for tasks, that are cancelled and awaited at the end."""
     tasks: list[asyncio.Task[None]] = []
     try:

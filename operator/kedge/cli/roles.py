@@ -13,20 +13,21 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
-from kedge.adapters.file_inventory import FileInventory, FilesError, read_relay_sets
+from kedge.adapters.file_inventory import FileInventory, FilesError
 from kedge.adapters.http_server import HttpServer, health_routes, metrics_routes
 from kedge.adapters.log import logging_to
+from kedge.adapters.metrics import operator_registry
+from kedge.api.change import Change
 from kedge.api.convert import DEFAULT_NAMESPACE
-from kedge.api.errors import ManifestError
-from kedge.api.load import check_together, load_settings
 from kedge.api.settings import Settings
 from kedge.base.address import format_address
 from kedge.cli.cluster import Cluster, ClusterOptions, cluster_of
-from kedge.cli.process import Parts, SignalingProcess, StartError, replica_name
+from kedge.cli.process import Parts, SignalingProcess, StartError, cancelled_at_end, replica_name
+from kedge.cli.reload import OPERATOR_WAITS, SIGNALING_WAITS, Reloader, SettingsFiles
 from kedge.controller.leading import Leadership
 from kedge.controller.operator import Operator
+from kedge.runtime.stats import Reloads
 from kedge.runtime.supervision import keep_running
 
 CANNOT_START: Final = 1
@@ -39,93 +40,65 @@ _log = logging.getLogger(__name__)
 def run_standalone(settings_file: Path | None, relay_set_files: Sequence[Path]) -> int:
     """Run signaling with relays from files and without a cluster; return the exit status."""
 
-    async def work(settings: Settings) -> int:
-        inventory = FileInventory(relay_set_files)
-        parts = Parts(inventory=inventory, namespace=DEFAULT_NAMESPACE, replica=replica_name(settings))
-        return await SignalingProcess(settings, parts).run()
+    async def work(reloader: Reloader) -> int:
+        inventory, replica = FileInventory(relay_set_files), replica_name(reloader.settings)
+        parts = Parts(inventory=inventory, namespace=DEFAULT_NAMESPACE, replica=replica)
+        return await SignalingProcess(reloader, parts).run()
 
-    return _serve(settings_file, work, relay_set_files=relay_set_files)
+    return _serve(SettingsFiles(settings=settings_file, relay_sets=relay_set_files), work, SIGNALING_WAITS)
 
 
 def run_in_cluster(settings_file: Path | None, options: ClusterOptions) -> int:
     """Run the operator with signaling embedded; return the exit status."""
 
-    async def work(settings: Settings) -> int:
-        cluster = await cluster_of(settings, options)
+    async def work(reloader: Reloader) -> int:
+        cluster = await cluster_of(reloader.settings, options)
         parts = replace(cluster.signaling(), beside=(cluster.operator_beside,))
-        return await SignalingProcess(settings, parts).run()
+        return await SignalingProcess(reloader, parts).run()
 
-    return _serve(settings_file, work)
+    return _serve(SettingsFiles(settings=settings_file), work, OPERATOR_WAITS)
 
 
 def run_signaling(settings_file: Path | None, options: ClusterOptions) -> int:
     """Run signaling alone; return the exit status."""
 
-    async def work(settings: Settings) -> int:
-        cluster = await cluster_of(settings, options)
-        return await SignalingProcess(settings, cluster.signaling()).run()
+    async def work(reloader: Reloader) -> int:
+        cluster = await cluster_of(reloader.settings, options)
+        return await SignalingProcess(reloader, cluster.signaling()).run()
 
-    return _serve(settings_file, work)
+    return _serve(SettingsFiles(settings=settings_file), work, SIGNALING_WAITS)
 
 
 def run_operator(settings_file: Path | None, options: ClusterOptions) -> int:
     """Run the operator alone; return the exit status."""
 
-    async def work(settings: Settings) -> int:
-        return await _run_operator(settings, await cluster_of(settings, options))
+    async def work(reloader: Reloader) -> int:
+        return await _run_operator(reloader, await cluster_of(reloader.settings, options))
 
-    return _serve(settings_file, work)
-
-
-def read_settings(file: Path | None) -> Settings:
-    """Return the settings of ``file``, or the defaults without one.
-
-    Raises:
-        FilesError: the file cannot be read or used.
-    """
-    if file is None:
-        return Settings()
-    try:
-        settings = load_settings(file)
-    except ManifestError as error:
-        raise FilesError(str(error)) from None
-    except OSError as error:
-        raise FilesError(f"{file}: {error.strerror or error}") from None
-    if len(settings.sip.listen) > 1:
-        raise FilesError(f"{file}: sip.listen: only one socket is supported so far")
-    return settings
+    return _serve(SettingsFiles(settings=settings_file), work, OPERATOR_WAITS)
 
 
-def _serve(
-    settings_file: Path | None,
-    work: Callable[[Settings], Coroutine[Any, Any, int]],
-    *,
-    relay_set_files: Sequence[Path] = (),
-) -> int:
+def _serve(files: SettingsFiles, work: Callable[[Reloader], Coroutine[Any, Any, int]], waits: frozenset[Change]) -> int:
     """Read the files, and do the work with logs on; return the exit status."""
     try:
-        settings = read_settings(settings_file)
-        if relay_set_files:
-            relay_sets = read_relay_sets(relay_set_files)
-            problems = check_together(settings, relay_sets, name=str(settings_file or "settings"))
-            if problems:
-                raise FilesError("\n".join(map(str, problems)))
+        settings = files.read()
     except FilesError as error:
         click.echo(str(error), err=True)
         return WRONG_FILES
-    with logging_to(sys.stderr, settings.log):
+    with logging_to(sys.stderr, settings.log) as set_log:
         try:
-            return asyncio.run(work(settings))
+            return asyncio.run(work(Reloader(files, settings, set_log, waits)))
         except StartError as error:
             click.echo(f"kedge: {error}", err=True)
             return CANNOT_START
 
 
-async def _run_operator(settings: Settings, cluster: Cluster) -> int:
+async def _run_operator(reloader: Reloader, cluster: Cluster) -> int:
     """Run the operator until a signal; ``/readyz`` says whether it acts, or stands by while another does."""
-    end = asyncio.Event()
+    end, settings, reloads = asyncio.Event(), reloader.settings, Reloads()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.ask)
     candidate: list[Leadership] = []
     current: list[Operator] = []
 
@@ -144,19 +117,26 @@ async def _run_operator(settings: Settings, cluster: Cluster) -> int:
 
     async with contextlib.AsyncExitStack() as stack:
         if settings.metrics is not None:
-            registry = CollectorRegistry()
-            ProcessCollector(registry=registry)
-            PlatformCollector(registry=registry)
             address = (settings.metrics.address, settings.metrics.port)
-            server = HttpServer(address, [*health_routes(lambda: True, readiness), *metrics_routes(registry)])
+            metrics = metrics_routes(operator_registry(reloads))
+            server = HttpServer(address, [*health_routes(lambda: True, readiness), *metrics])
             try:
                 _log.info("metrics on http://%s", format_address(await server.start()))
             except OSError as error:
                 raise StartError(f"metrics: cannot bind TCP {format_address(address)}: {error.strerror}") from None
             stack.push_async_callback(server.close)
-        task = asyncio.create_task(keep_running("the operator", run))
+        tasks = await stack.enter_async_context(cancelled_at_end())
+        tasks.append(asyncio.create_task(keep_running("the operator", run)))
+        watch = keep_running("the watch of settings", lambda: reloader.run(_take_none, _tell, reloads))
+        tasks.append(asyncio.create_task(watch))
         _log.info("the operator serves namespace %s", cluster.namespace)
         await end.wait()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
     return 0
+
+
+async def _take_none(settings: Settings) -> None:
+    """Take what changes while an operator runs: nothing beside its log."""
+
+
+def _tell(*, warning: bool, reason: str, message: str) -> None:
+    _log.log(logging.WARNING if warning else logging.INFO, message, extra={"event": reason})

@@ -167,14 +167,9 @@ class Fleet:
     )
 
     def __init__(
-        self,
-        timers: TimerHeap,
-        ids: Ids,
-        listener: FleetListener,
-        rng: random.Random,
-        ng: NgSettings,
+        self, timers: TimerHeap, ids: Ids, listener: FleetListener, rng: random.Random, ng: NgSettings,
         probes: ProbeSettings | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._timers = timers
         self._ids = ids
         self.listener = listener
@@ -209,6 +204,12 @@ class Fleet:
             self._intent_changed(relay, intent, now)
             self.review_canary(relay, now)
             self._let_go(relay, now)
+
+    def reload(self, ng: NgSettings) -> None:
+        """Command relays in another way from now on."""
+        self._ng = ng
+        for relay in self.relays.values():
+            relay.client.reload(ng)
 
     def wish(self, relay: Relay, intent: Intent, now: float) -> None:
         """Take what a person wants of a relay, beside what the inventory says: the stronger of both holds."""

@@ -59,7 +59,7 @@ _IDENTIFY_SDP: Final = b"v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\nc=IN IP4 0.0.0.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NgSettings:
-    """How rtpengine is spoken to. Read once, at start."""
+    """How rtpengine is spoken to."""
 
     window: int = 8
     """Commands under way at once at one relay; bursts of more starve live media."""
@@ -167,6 +167,10 @@ class NgClient(RelayClient):
         """Commands (not probes) that ended without reply."""
         self.strays = 0
         """Datagrams that answer nothing that is under way: repeated or late replies, or noise."""
+
+    def reload(self, settings: NgSettings) -> None:
+        """Take other settings, for what is sent from now on."""
+        self._settings = settings
 
     @property
     def idle(self) -> bool:

@@ -39,7 +39,7 @@ _TICK: Final = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignalingSettings:
-    """What the signaling loop is told at start."""
+    """What the signaling loop is told: at start, and all but the addresses also while it runs."""
 
     listen: Address = ("127.0.0.1", 5060)
     advertise: str = ""
@@ -235,6 +235,16 @@ class Signaling(FleetListener):
     def apply(self, snapshot: InventorySnapshot) -> None:
         """Take a new inventory, from any thread."""
         self.post(lambda now: self.fleet.apply(snapshot, now))
+
+    def reload(self, settings: SignalingSettings, routing: Routing, snapshot: InventorySnapshot, now: float) -> None:
+        """Take other settings, and what they make of the inventory, in one step; on the loop.
+
+        Calls go on as they began. Where SIP is served from stays: that is for the next start.
+        """
+        self.b2bua.reload(replace(settings.calls, address=self.b2bua.settings.address), routing)
+        self.layer.settings = settings.timers
+        self.fleet.reload(settings.ng)
+        self.fleet.apply(snapshot, now)
 
     def on_relay_added(self, relay: Relay, now: float) -> None:
         """Open its control socket."""

@@ -12,6 +12,10 @@ from typing import Final
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 30.0)
 FAST_SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 
+APPLIED: Final = "Applied"
+RESTART_NEEDED: Final = "RestartNeeded"
+REFUSED: Final = "Refused"
+
 
 class Histogram:
     """Observations in seconds, by bucket."""
@@ -28,6 +32,20 @@ class Histogram:
         """Count one observation."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
+
+
+class Reloads:
+    """What became of settings files that were read while the process ran."""
+
+    def __init__(self) -> None:
+        self.results = dict.fromkeys((APPLIED, RESTART_NEEDED, REFUSED), 0)
+        self.current = True
+        """Whether all that the newest file says is in force."""
+
+    def count(self, result: str, *, current: bool) -> None:
+        """Count a file that was read."""
+        self.results[result] += 1
+        self.current = current
 
 
 class Stats:
@@ -51,6 +69,7 @@ class Stats:
         self.calls_ended = 0
         self.internal_errors = 0
         """Errors of Kedge itself, caught where one packet or timer ends. Anything but 0 is a bug."""
+        self.reloads = Reloads()
         self.loop_lag_seconds = Histogram(FAST_SECONDS)
         self.loop_lag_max = 0.0
         """Seconds; the longest since the last reading took it back to 0."""

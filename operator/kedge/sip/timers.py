@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TimerSettings:
-    """Durations in seconds. Read once, at start; the defaults are the RFC's."""
+    """Durations in seconds, for transactions that begin from now on; the defaults are the RFC's."""
 
     t1: float = 0.5
     """Estimate of the round-trip time; first interval of retransmissions."""

@@ -152,7 +152,7 @@ class TransactionLayer(TransactionCore):
         if tx is not None:
             tx.repeat()
             return
-        if len(self.servers) >= self._max_servers or not self.user.admits(source):
+        if len(self.servers) >= self._max_servers or not self.user.admits(request, source):
             self.counters.dropped += 1
             return
         self.counters.requests_received += 1
@@ -186,7 +186,7 @@ class TransactionLayer(TransactionCore):
 
     def _refuse(self, request: Request, status: int, size: int, source: Address) -> None:
         """Answer without state, and never with more bytes than came (the reason phrase goes first)."""
-        if not self.user.admits(source):
+        if not self.user.admits(request, source):
             self.counters.dropped += 1
             return
         response_to = stamp_via(request, source)

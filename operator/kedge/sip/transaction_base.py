@@ -51,7 +51,7 @@ class ServerUser:
 
     __slots__ = ()
 
-    def admits(self, source: Address) -> bool:
+    def admits(self, request: Request, source: Address) -> bool:
         """Whether a new request from ``source`` may take memory, or a refusal be sent there; else it is dropped."""
         return True
 

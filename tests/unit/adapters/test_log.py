@@ -50,6 +50,18 @@ def test_a_line_of_json_has_them_as_members() -> None:
     assert line == {"level": "info", "logger": "kedge.test", "message": 'say "hi"', "relay": "r1"}
 
 
+def test_other_settings_hold_from_the_next_line_on() -> None:
+    out = io.StringIO()
+    with logging_to(out, TEXT) as take:
+        logger.debug("not told")
+        take(Log(level=LogLevel.DEBUG, format=LogFormat.JSON))
+        logger.debug("told")
+        take(Log(level=LogLevel.ERROR, format=LogFormat.JSON))
+        logger.warning("not told either")
+
+    assert [json.loads(line)["message"] for line in out.getvalue().splitlines()] == ["told"]
+
+
 @pytest.mark.parametrize("settings", [TEXT, JSON], ids=["text", "json"])
 def test_what_others_put_into_a_message_makes_no_line_of_its_own(settings: Log) -> None:
     out = io.StringIO()

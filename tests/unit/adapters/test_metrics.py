@@ -11,9 +11,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from kedge.adapters.http_server import HttpServer, metrics_routes
-from kedge.adapters.metrics import registry_of
+from kedge.adapters.metrics import operator_registry, registry_of
 from kedge.ports.records import ProgressRecord, RelayRecord, SignalingSnapshot
-from kedge.runtime.stats import SECONDS, Histogram, Stats
+from kedge.runtime.stats import SECONDS, Histogram, Reloads, Stats
 
 SET = "default/voice"
 
@@ -97,6 +97,18 @@ async def test_all_that_is_counted_is_told_with_its_labels() -> None:
             "kedge_loop_lag_max_seconds": 0.004,
         }.items()
     )
+
+
+async def test_what_became_of_settings_files_is_told_also_by_an_operator_alone() -> None:
+    books, registry = Books(), operator_registry(reloads := Reloads())
+    for one in (books.stats.reloads, reloads):
+        one.count("Refused", current=False)
+
+    for found in (values(parse_text((await scrape(books))[1])), values(registry.collect())):
+        assert found["kedge_settings_current"] == 0
+        assert found["kedge_settings_reloads_total result=Refused"] == 1
+        assert found["kedge_settings_reloads_total result=Applied"] == 0
+        assert "process_cpu_seconds_total" in found
 
 
 def progress(kind: str, calls: int, moved: int, failed: int, *, done: bool = False) -> ProgressRecord:

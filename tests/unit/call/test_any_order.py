@@ -1,7 +1,8 @@
 """Whatever happens to calls and relays, in any order: once the world settles, a call is whole, or over for a reason.
 
-Calls are set up, held, re-INVITEd and ended by either side while relays die, freeze, restart and drain, and while
-packets are lost, late and repeated. Then the wire heals, the relays return, and the books are read.
+Calls are set up, held, re-INVITEd and ended by either side while relays die, freeze, restart and drain, while peers are
+taken out of the settings and come back, and while packets are lost, late and repeated. Then the wire heals, the relays
+return, and the books are read.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, rule
 from tests.unit.call.phones import Party, Step
-from tests.unit.call.world import Packet, World, living_objects
+from tests.unit.call.world import KEDGE, Packet, World, living_objects
 
+from kedge.call.routing import Peer, Routing
+from kedge.call.settings import CallSettings
 from kedge.relay.model import Intent
 
 RELAYS = ("r1", "r2", "r3")
@@ -136,6 +139,12 @@ class AnyOrder(RuleBasedStateMachine):
         leg = self.world.b2bua.dialogs.get(party.remote_tag)
         if leg is not None:
             self.world.b2bua.move_to(leg.call, self.world.relay(name), self.world.now)
+
+    @rule(gone=st.sampled_from(("", "left", "right")))
+    def reload(self, gone: str) -> None:
+        b2bua = self.world.b2bua
+        peers = tuple(Peer(one.name, one.networks) for one in self.world.peers if one.name != gone)
+        b2bua.reload(CallSettings(address=KEDGE), Routing(peers, b2bua.routing.routes))
 
     @rule(loss=st.sampled_from((0.0, 0.2, 0.5)), late=st.sampled_from((0.0, 0.3)), seconds=st.sampled_from((0.5, 4.0)))
     def disturb(self, loss: float, late: float, seconds: float) -> None:

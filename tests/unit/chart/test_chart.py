@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -131,6 +132,34 @@ def test_more_signaling_pods_leave_those_that_run_in_peace(helm: Path) -> None:
 
     assert (two["spec"]["replicas"], three["spec"]["replicas"]) == (2, 3)
     assert two["spec"]["template"] == three["spec"]["template"]
+
+
+@pytest.mark.parametrize(
+    ("change", "rolled"),
+    [
+        ("settings.sip.userAgent=Changed", set()),
+        ("settings.signaling.zone=b", set()),
+        ("settings.log.level=debug", set()),
+        ("settings.sip.listen[0].address=192.0.2.1", {"kedge-signaling", "kedge-operator"}),
+        ("settings.signaling.replica=one", {"kedge-signaling", "kedge-operator"}),
+        ("settings.kube.namespace=other", {"kedge-signaling", "kedge-operator"}),
+        ("settings.kube.leadership.retry=1s", {"kedge-operator"}),
+    ],
+)
+def test_only_settings_that_take_effect_at_a_start_roll_pods(helm: Path, change: str, rolled: set[str]) -> None:
+    before, after = pod_templates(helm), pod_templates(helm, "--set", change)
+    embedded = "--set=mode=embedded"
+
+    assert {name for name in before if before[name] != after[name]} == rolled
+    kept = pod_templates(helm, embedded) == pod_templates(helm, embedded, "--set", change)
+    assert kept is not bool(rolled), "the operator is in its process"
+
+
+@functools.cache
+def pod_templates(helm: Path, *words: str) -> dict[str, Any]:
+    """Return the pod template of each Deployment, by name."""
+    found = objects(template(helm, *words).stdout)
+    return {name: one["spec"]["template"] for (kind, name), one in found.items() if kind == "Deployment"}
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,11 @@ def test_what_concerns_sip_and_calls_arrives() -> None:
     assert (calls.answer_timeout, calls.busy_timeout, calls.max_offers) == (2.5, 1.5, 2)
 
 
+@pytest.mark.parametrize(("strangers", "drop"), [("Refuse", False), ("Drop", True)])
+def test_what_becomes_of_strangers_arrives(strangers: str, drop: bool) -> None:
+    assert signaling_settings(load_settings(f"sip: {{ strangers: {strangers} }}")).calls.drop_strangers is drop
+
+
 @pytest.mark.parametrize(
     ("commands", "retry", "timeout"),
     [("{ timeout: 200ms, retries: 2 }", (0.2, 0.2), 0.6), ("{ timeout: 1s, retries: 0 }", (), 1.0)],

@@ -205,6 +205,26 @@ def test_a_delete_that_never_had_a_turn_ends_after_its_longest_wait() -> None:
     assert [(token, at) for token, at, _ in bench.caller.replies] == [(3, 31.0), (1, 100.0), (2, 101.0)]
 
 
+def test_other_settings_hold_for_what_is_sent_from_then_on() -> None:
+    bench = Bench(window=1)
+    bench.offer(1)
+    bench.offer(2)
+    first = bench.sent()[0]
+
+    bench.client.reload(NgSettings(window=2, retry=(0.3,), timeout=0.5))
+    bench.offer(3)
+    third = bench.sent()[0]
+
+    assert (body_of(third)[b"call-id"], bench.client.backlog) == (b"s3", 1)
+    bench.answer(first)
+    assert body_of(bench.sent()[0])[b"call-id"] == b"s2"
+    bench.run(10.0)
+    assert [(token, at) for token, at, reply in bench.caller.replies if reply.error == "timeout"] == [
+        (3, 0.5),
+        (2, 2.0),
+    ]
+
+
 def test_a_ping_passes_the_window_and_is_never_sent_again() -> None:
     bench = Bench(window=1)
     bench.offer(1)

@@ -39,7 +39,7 @@ class User(ServerUser):
         self.requests: list[ServerTransaction] = []
         self.refuses: set[Address] = set()
 
-    def admits(self, source: Address) -> bool:
+    def admits(self, request: Request, source: Address) -> bool:
         return source not in self.refuses
 
     def on_request(self, tx: ServerTransaction, request: Request, now: float) -> None:
