@@ -3,6 +3,10 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+# The documentation has an environment of its own: mkdocs-material brings 140 MB that nothing else needs, and its
+# dependencies must not bear on the versions of Kedge's own.
+DOCS_VENV := .venv-docs
+DOCS_STAMP := $(DOCS_VENV)/.installed
 PYTEST := $(PY) -m pytest
 PACKAGES := rtpengine-daemon sip-tester baresip-core nftables iproute2 util-linux
 CALLS ?= 20
@@ -11,8 +15,8 @@ NODES ?= 2
 CODE := operator tests demo benchmarks scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo picture test lint types layers format crds crds-check chart chart-check images reference unit wire e2e lab cluster-tests \
-	cluster cluster-down bench bench-failover bench-setup bench-rebalance lock packages clean
+.PHONY: help venv demo picture test lint types layers format crds crds-check chart chart-check images reference docs docs-check unit wire e2e \
+	lab cluster-tests cluster cluster-down bench bench-failover bench-setup bench-rebalance lock packages clean
 
 help: ## List the targets
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /\1\t/' | expand -t 16
@@ -35,7 +39,7 @@ picture: venv ## Make docs/demo.svg anew, from a real run of the demo
 
 # --- check it ---
 
-test: lint types layers crds-check chart-check lab ## All of it: lint, types, layers, CRDs, and every test; coverage is shown
+test: lint types layers crds-check chart-check docs-check lab ## All of it: lint, types, layers, CRDs, docs, and every test; coverage is shown
 	$(PYTEST) --cov --cov-report=term tests/unit tests/kit tests/wire tests/e2e tests/cluster
 
 lint: venv ## Check style and common mistakes (ruff)
@@ -69,6 +73,18 @@ images: ## Build the images (buildah, docker or podman; TAG=, BASE=, ARCHIVES=)
 
 reference: venv ## Write the tables of docs/ from models and metrics
 	$(PY) -m scripts.reference
+
+# Not --quiet: mkdocs counts no warning then, and --strict passes them.
+docs: $(DOCS_STAMP) ## Build the documentation into build/site
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs build --strict
+
+docs-check: docs venv ## Check it: strict build, links and headings, nothing loaded from elsewhere
+	$(PY) -m scripts.site_check build/site
+	$(PYTEST) -q tests/unit/test_links.py
+
+$(DOCS_STAMP): requirements/docs.lock scripts/venv.sh
+	scripts/venv.sh $(DOCS_VENV) docs
+	@touch $@
 
 unit: venv ## Unit tests: no network but loopback, no clock
 	$(PYTEST) --cov --cov-report=term tests/unit
@@ -112,5 +128,5 @@ bench-rebalance: packages
 lock: venv ## Resolve the dependencies anew
 	scripts/lock.sh
 
-clean: ## Remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage build dist
+clean: ## Remove the virtual environments and caches
+	rm -rf $(VENV) $(DOCS_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage build dist

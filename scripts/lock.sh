@@ -8,3 +8,4 @@ uv() { "${VENV:-.venv}/bin/python" -m uv "$@"; }
 common=(pip compile --quiet --generate-hashes --no-strip-extras --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock")
 uv "${common[@]}" pyproject.toml -o requirements/runtime.lock "$@"
 uv "${common[@]}" pyproject.toml --group dev -o requirements/dev.lock "$@"
+uv "${common[@]}" --group docs -o requirements/docs.lock "$@"

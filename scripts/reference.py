@@ -48,7 +48,7 @@ NOT_YET: Final[Mapping[str, str]] = {
     "spec.media.advertise.type": "NodeExternalIP is refused by the operator.",
     "spec.health.restartDetection": "RTPEngine relays are always told apart by their instance id.",
     "spec.failover.order": "Emergency calls first, the others as they were set up.",
-    "spec.drain": "A relay pod's end is held back for 10 s.",
+    "spec.drain": "Without an agent (`relays.agent` of the chart), a relay pod's end is held back for 10 s.",
 }
 """Fields that are accepted and checked, but not, or not wholly, acted on; and what is done instead."""
 
