@@ -73,6 +73,23 @@ class Namespace:
         self.ip("link", "add", bridge, "type", "bridge")
         self.ip("link", "set", bridge, "address", mac, "up")
         self.ip("address", "add", address, "dev", bridge)
+        self._doubt_neighbours(bridge)
+
+    def _doubt_neighbours(self, bridge: str) -> None:
+        """Have it ask within a second or two whether a neighbour is still there.
+
+        An address of a pod that has ended is given out again, to a pod with another MAC. By the kernel's defaults RTP,
+        which nobody answers, would be sent to the old one for the better part of a minute.
+        """
+        times = {
+            "base_reachable_time_ms": 1000,
+            "delay_first_probe_time": 1,
+            "ucast_solicit": 1,
+            "retrans_time_ms": 200,
+        }
+        with self.inside():
+            for name, value in times.items():
+                Path(f"/proc/sys/net/ipv4/neigh/{bridge}/{name}").write_text(str(value))
 
     def join(self, bridge: str, port: str, other: Namespace, other_bridge: str) -> None:
         """Join a bridge here, by a veth named ``port``, with a bridge of ``other``."""
