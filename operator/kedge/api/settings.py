@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
+from kedge.api.admin import Admin
 from kedge.api.change import LIVE, RESTART
 from kedge.api.durations import DurationBounds
 from kedge.api.kube_settings import Kube
@@ -22,14 +23,12 @@ from kedge.api.model import (
     PRINTABLE,
     RELAY_SET_KEY,
     IpAddress,
+    ListenPort,
     Model,
     Port,
     Rule,
     ShortText,
 )
-
-ListenPort = Annotated[int, Field(ge=0, le=65535)]
-"""A port to listen on; 0 takes any free one."""
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=IDENTIFIER)]
 """The name of a peer or a route: letters, digits and inner dots, hyphens and underscores."""
@@ -195,15 +194,6 @@ class Route(Model):
     """A next hop that has not answered the INVITE at all by then is left for the next one."""
     failover_on: Annotated[tuple[Annotated[int, Field(ge=400, le=699)], ...], Field(max_length=64)] = (408, 503)
     """Final responses that send the call to the next hop in the list."""
-
-
-class Admin(Model):
-    """The local API that the command line talks to. It has no authentication: keep it on loopback."""
-
-    address: IpAddress = "127.0.0.1"
-    """The address to bind to."""
-    port: ListenPort = 8080
-    """The port to bind to; 0 takes any free one."""
 
 
 class Metrics(Model):
