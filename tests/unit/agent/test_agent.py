@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+import pytest
 from aiohttp import ClientSession, web
 
 from kedge.adapters.http_server import HttpServer
@@ -134,14 +136,16 @@ class Signaling:
 
     async def take(self, request: web.Request) -> web.Response:
         self.taken.append(await request.json())
+        self.authorization = request.headers.get("Authorization")
         self.news.set()
         return web.json_response({}, status=self.status)
 
-    async def report(self, *states: LinkState, until: Callable[[Reporter], bool]) -> Reporter:
+    async def report(self, *states: LinkState, until: Callable[[Reporter], bool], token: str = "") -> Reporter:
         server = HttpServer(("127.0.0.1", 0), [web.post("/v1/evidence", self.take)])
         address = await server.start()
         try:
-            async with Reporter("uid-1", address, clock=lambda: 10.0) as reporter:
+            bearer = {"Authorization": f"Bearer {token}"} if token else {}
+            async with Reporter("uid-1", address, authorization=lambda: bearer, clock=lambda: 10.0) as reporter:
                 for state in states:
                     self.news.clear()
                     reporter.tell(MediaReport(state=state, interface="eth0", seen=9.75))
@@ -166,10 +170,20 @@ async def test_signaling_is_told_which_relay_and_how_long_ago() -> None:
     assert second["sequence"] > first["sequence"]
 
 
-async def test_a_report_that_is_refused_is_dropped() -> None:
-    reporter = await Signaling(403).report(LinkState.LINK_DOWN, until=lambda one: one.dropped == 1)
+async def test_a_report_that_is_refused_is_dropped_and_told_without_its_token(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    signaling = Signaling(403)
+
+    reporter = await signaling.report(
+        LinkState.LINK_DOWN, until=lambda one: one.dropped == 1, token="report-token-of-agents"
+    )
 
     assert reporter.delivered == 0
+    assert signaling.authorization == "Bearer report-token-of-agents"
+    assert "it answers 403" in caplog.text
+    assert "report-token-of-agents" not in caplog.text
 
 
 async def test_a_report_that_reaches_nobody_is_dropped() -> None:
