@@ -17,7 +17,7 @@ class Admin(Model):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             cel="self.tokenFile != '' || ip(self.address).isLoopback()",
-            message="is needed, as address is not a loopback address and others could reach calls there",
+            message="is needed unless address is a loopback address: others could reach calls there",
             field="tokenFile",
             check=lambda self: bool(self.token_file) or ip_address(self.address).is_loopback,
         ),

@@ -288,7 +288,7 @@ class Settings(Model):
     routes: Annotated[tuple[Route, ...], Field(max_length=1024), LIVE] = ()
     """Where calls go, in order. A call that no route matches gets 404."""
     admin: Annotated[Admin | None, RESTART] = Admin()
-    """The local API for the command line; null turns it off."""
+    """The API for the command line, the operator and agents of relays; null turns it off."""
     metrics: Annotated[Metrics | None, RESTART] = Metrics()
     """Where Prometheus scrapes; null turns it off."""
     log: Annotated[Log, LIVE] = Log()

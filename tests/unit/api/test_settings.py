@@ -47,7 +47,7 @@ PEERS = "peers: [{name: a, networks: [10.0.0.0/8]}, {name: b, networks: [192.0.2
         (
             "admin: {address: 192.0.2.7}",
             's:1: admin.tokenFile: "" (the default) is not allowed: '
-            "is needed, as address is not a loopback address and others could reach calls there",
+            "is needed unless address is a loopback address: others could reach calls there",
         ),
         (
             "admin: {reportTokenFile: /etc/report}",
