@@ -16,6 +16,7 @@ from kedge.runtime.stats import Stats
 
 FULL, REPORT = "full-token-of-the-admin-api", "report-token-of-the-agents"
 CALLS, MOVE, EVIDENCE = ("GET", "/v1/calls"), ("POST", "/v1/calls/c1/move"), ("POST", "/v1/evidence")
+READ_EVIDENCE = ("GET", "/v1/evidence")
 OPEN = [("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/metrics")]
 
 
@@ -32,7 +33,7 @@ class Door:
     def server(self, *, reports: bool = True) -> HttpServer:
         full, report = (TokenFile(one, name="x").load() for one in (self.full, self.report))
         guard = AdminGuard(full, report if reports else None, self.stats)
-        routes = [web.route(method, path, _well) for method, path in (CALLS, EVIDENCE, *OPEN)]
+        routes = [web.route(method, path, _well) for method, path in (CALLS, EVIDENCE, READ_EVIDENCE, *OPEN)]
         routes.append(web.post("/v1/calls/{call}/move", _well))
         return HttpServer(("127.0.0.1", 0), routes, guard=guard.middleware)
 
@@ -96,7 +97,7 @@ async def test_the_report_token_opens_one_door(door: Door) -> None:
     bearer = f"Bearer {REPORT}"
 
     assert await door.knock(EVIDENCE, bearer) == 200
-    for what in (CALLS, MOVE, ("GET", "/v1/evidence"), ("POST", "/v1/evidence/"), ("POST", "/v1/evidence/../calls")):
+    for what in (CALLS, MOVE, READ_EVIDENCE, ("POST", "/v1/evidence/"), ("POST", "/v1/evidence/../calls")):
         assert await door.knock(what, bearer) == 403, what
     assert "for POST /v1/evidence alone" in door.told
     assert door.refused == {"scope": 5}

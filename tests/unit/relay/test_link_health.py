@@ -245,4 +245,5 @@ def test_a_relay_that_goes_leaves_no_timer_of_a_word_behind() -> None:
     world.run(LAPSE + 1.0)
 
     assert list(world.fleet.relays) == ["uid-2"]
+    assert world.events("r1")[-1] == "removed"
     assert world.relay(2).state is RelayState.READY
