@@ -17,10 +17,8 @@ WELL, DOWN, REMOVED = LinkState.WELL, LinkState.LINK_DOWN, LinkState.ADDRESS_REM
 TAKEN, OVERTAKEN, TOO_OLD = ReportResult.TAKEN, ReportResult.OVERTAKEN, ReportResult.TOO_OLD
 
 
-def said(state: LinkState, sequence: int = 1, **more: Any) -> LinkReport:
-    return LinkReport(
-        **{"relay": "uid-1", "interface": "eth0", "age": 0.0, "state": state, "sequence": sequence} | more
-    )
+def said(state: LinkState, sequence: int = 1, *, age: float = 0.0, relay: str = "uid-1") -> LinkReport:
+    return LinkReport(relay=relay, interface="eth0", age=age, state=state, sequence=sequence)
 
 
 def tell(world: World, state: LinkState, sequence: int = 1, **more: Any) -> ReportResult:
