@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from kedge.adapters.file_stamp import Stamp, stamp
 from kedge.base.errors import KedgeError
 
 SHORTEST: Final = 16
@@ -20,7 +21,6 @@ SHORTEST: Final = 16
 _MOST_BYTES: Final = 65536
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """RFC 6750 section 2.1: ``b64token``."""
-_Stamp = tuple[int, int, int]
 _log = logging.getLogger(__name__)
 
 Bearer = Callable[[], str]
@@ -37,7 +37,7 @@ class TokenFile:
     def __init__(self, path: str | Path, *, name: str) -> None:
         self._path = Path(path)
         self._name = name
-        self._seen: _Stamp | None = None
+        self._seen: Stamp | None = None
         self._tokens: tuple[str, ...] = ()
         self._trouble = ""
 
@@ -47,16 +47,16 @@ class TokenFile:
         Raises:
             TokenFileError: it is missing or empty, or a line in it is no token.
         """
-        self._seen = _stamp(self._path)
+        self._seen = stamp(self._path)
         self._tokens = self._read()
         return self
 
     @property
     def tokens(self) -> tuple[str, ...]:
         """What the file says, or said when it was last good; never raises."""
-        stamp = _stamp(self._path)
-        if stamp != self._seen or stamp is None:
-            self._seen = stamp
+        found = stamp(self._path)
+        if found != self._seen or found is None:
+            self._seen = found
             self._read_again()
         return self._tokens
 
@@ -102,12 +102,3 @@ class TokenFile:
 def authorization(token: str) -> dict[str, str]:
     """Return the header that carries a token; none for an empty one."""
     return {"Authorization": f"Bearer {token}"} if token else {}
-
-
-def _stamp(file: Path) -> _Stamp | None:
-    """Return what changes with a file's content; None when it cannot be seen."""
-    try:
-        stat = file.stat()
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
