@@ -185,8 +185,8 @@ class InstalledKedge:
     def until(self, holds: Callable[[], bool], what: str, *, within: float = 60.0) -> None:
         """Look five times a second until something holds."""
         deadline = time.monotonic() + within
-        while not _holds(holds):
-            assert time.monotonic() < deadline, f"not within {within:g} s: {what}\n{self.story()}"
+        while trouble := _trouble(holds):
+            assert time.monotonic() < deadline, f"not within {within:g} s: {what} ({trouble})\n{self.story()}"
             time.sleep(0.2)
 
     def story(self) -> str:
@@ -205,9 +205,9 @@ class InstalledKedge:
         return "\n".join(parts)
 
 
-def _holds(holds: Callable[[], bool]) -> bool:
-    """Whether it holds; what is not there yet does not."""
+def _trouble(holds: Callable[[], bool]) -> str:
+    """Why it does not hold, empty when it does; what is not there yet does not."""
     try:
-        return holds()
-    except (KubectlError, KeyError, IndexError):
-        return False
+        return "" if holds() else "no"
+    except (KubectlError, KeyError, IndexError) as error:
+        return repr(error)

@@ -6,9 +6,9 @@ call away. It tells again each second while there is trouble, and its word is vo
 goes blind or is cut off takes it back.
 
     report                                   becomes
-    of a relay that is not known             nothing; ``Unknown``
-    seen ``LAPSE`` seconds ago or longer     nothing; ``TooOld``
-    with a sequence not above the last one   nothing; ``Overtaken``: what the agent said later has come before
+    of a relay that is not known             nothing; ``UNKNOWN``
+    seen ``LAPSE`` seconds ago or longer     nothing; ``TOO_OLD``
+    with a sequence not above the last one   nothing; ``OVERTAKEN``: what the agent said later has come before
     LinkDown or AddressRemoved               the word stands until ``LAPSE`` seconds after it was seen
     Well                                     the word is taken back
 
