@@ -2,7 +2,7 @@
 
 The chart's CRDs are those of ``crds/``; its roles have the rules of ``manifests/rbac.yaml``; in its schema of values,
 ``settings`` is what the models of the settings file say, and so is which of them need new pods;
-``manifests/kedge.yaml`` is the chart with default values.
+``manifests/kedge.yaml`` is the chart with default values, but for its Secrets: a token that everybody has is none.
 
 usage: python -m scripts.chart [--check]
 """
@@ -32,6 +32,8 @@ KUBE: Final = "--kube-version=1.34.4"
 _MODELS: Final = "settings."
 """Before the names of the settings' models in the schema."""
 _VARIABLE: Final = r"\$\{[A-Za-z_][A-Za-z0-9_]*\}"
+_ELSEWHERE: Final = frozenset(("ServiceAccount", "Role", "RoleBinding", "Secret"))
+"""Kinds that are not in the rendered manifests: those of ``rbac.yaml``, and what is random."""
 _HELM_ONLY: Final = ("helm.sh/chart", "app.kubernetes.io/managed-by")
 _GENERATED: Final = "# Written by `make chart` from the chart with default values: change that.\n"
 
@@ -92,8 +94,9 @@ def _for_helm(node: Any) -> Any:
 
 
 def plain_manifests(helm: Path) -> str:
-    """Return the chart with default values but for its roles, as it is without Helm."""
-    documents = [_without_helm(one) for one in render(helm) if not _is_of_rbac(one)]
+    """Return the chart with default values but for its roles and Secrets, as it is without Helm."""
+    found = render(helm, "--skip-schema-validation")  # the schema there may be what is to be made anew
+    documents = [_without_helm(one) for one in found if one["kind"] not in _ELSEWHERE]
     return "---\n".join(yaml.safe_dump(one, sort_keys=False, width=120) for one in documents)
 
 
@@ -106,10 +109,6 @@ def render(helm: Path, *words: str) -> list[Json]:
     command = [str(helm), "template", "kedge", str(CHART), f"--namespace={NAMESPACE}", "--skip-tests", KUBE, *words]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
     return [one for one in yaml.safe_load_all(done.stdout) if one]
-
-
-def _is_of_rbac(document: Json) -> bool:
-    return document["kind"] in {"ServiceAccount", "Role", "RoleBinding"}
 
 
 def _without_helm(node: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import os
@@ -43,6 +44,7 @@ class InstalledKedge:
         self.namespace = f"kedge-{secrets.token_hex(3)}"
         self._callee = callee
         self._pod_security = pod_security
+        self._tokens: dict[str, str] = {}
         built = ARCHIVES in os.environ
         self.image = "localhost/kedge:dev" if built else images.KEDGE
         self.relay_image = "localhost/kedge-rtpengine:dev" if built else lab.relay_image
@@ -155,15 +157,26 @@ class InstalledKedge:
 
     def snapshot(self, address: str) -> dict[str, Any]:
         """Return what the signaling pod at ``address`` knows; nothing while it does not answer."""
+        bearer = {"Authorization": f"Bearer {self.token('admin')}"}
         with self.lab.inside():
             connection = http.client.HTTPConnection(address, ADMIN_PORT, timeout=5)
             try:
-                connection.request("GET", "/v1/snapshot")
-                return dict(json.loads(connection.getresponse().read()))
+                connection.request("GET", "/v1/snapshot", headers=bearer)
+                response = connection.getresponse()
+                text = response.read().decode()
+                assert response.status == 200, text
+                return dict(json.loads(text))
             except OSError:
                 return {"relays": [], "calls": []}
             finally:
                 connection.close()
+
+    def token(self, scope: str) -> str:
+        """Return the token of a scope, ``admin`` or ``report``, from its Secret."""
+        if scope not in self._tokens:
+            data = self.get("secret", f"{RELEASE}-{scope}-token")["data"]["token"]
+            self._tokens[scope] = base64.b64decode(data).decode().strip()
+        return self._tokens[scope]
 
     def ready_relays(self, address: str) -> int:
         """Return how many relays are Ready in the eyes of a signaling pod."""
@@ -172,8 +185,8 @@ class InstalledKedge:
     def until(self, holds: Callable[[], bool], what: str, *, within: float = 60.0) -> None:
         """Look five times a second until something holds."""
         deadline = time.monotonic() + within
-        while not _holds(holds):
-            assert time.monotonic() < deadline, f"not within {within:g} s: {what}\n{self.story()}"
+        while trouble := _trouble(holds):
+            assert time.monotonic() < deadline, f"not within {within:g} s: {what} ({trouble})\n{self.story()}"
             time.sleep(0.2)
 
     def story(self) -> str:
@@ -192,9 +205,9 @@ class InstalledKedge:
         return "\n".join(parts)
 
 
-def _holds(holds: Callable[[], bool]) -> bool:
-    """Whether it holds; what is not there yet does not."""
+def _trouble(holds: Callable[[], bool]) -> str:
+    """Why it does not hold, empty when it does; what is not there yet does not."""
     try:
-        return holds()
-    except (KubectlError, KeyError, IndexError):
-        return False
+        return "" if holds() else "no"
+    except (KubectlError, KeyError, IndexError) as error:
+        return repr(error)

@@ -38,6 +38,7 @@ class KedgeInCluster:
         self.sip = (HOST, sip_port)
         self.admin = (HOST, sip_port + 1)
         self._callee = callee
+        self._token = secrets.token_hex(16)
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -64,6 +65,7 @@ class KedgeInCluster:
 
     def start(self) -> None:
         """Start ``kedge run`` and wait until it is ready."""
+        (self.folder / "token").write_text(self._token)
         settings = self.folder / "settings.yaml"
         settings.write_text(json.dumps(self._settings()))
         command = [
@@ -124,7 +126,8 @@ class KedgeInCluster:
         with self.lab.inside():
             connection = http.client.HTTPConnection(*self.admin, timeout=5)
             try:
-                connection.request(method, path, None if body is None else json.dumps(body))
+                bearer = {"Authorization": f"Bearer {self._token}"}
+                connection.request(method, path, None if body is None else json.dumps(body), bearer)
                 response = connection.getresponse()
                 data = response.read()
                 kind = response.headers.get_content_type()
@@ -171,7 +174,9 @@ class KedgeInCluster:
                     "nextHops": [{"address": self._callee[0], "port": self._callee[1]}],
                 }
             ],
-            "admin": {"address": self.admin[0], "port": self.admin[1]},
+            "admin": {
+                "address": self.admin[0], "port": self.admin[1], "tokenFile": str(self.folder / "token"),
+            },
             "metrics": {"address": self.admin[0], "port": self.admin[1]},
             "signaling": {"replica": "kedge-0"},
         }  # fmt: skip

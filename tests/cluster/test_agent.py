@@ -15,13 +15,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, Self
 
 import pytest
 from tests.cluster.background import Background
 from tests.cluster.conftest import BROKEN_TLS, CRDS
+from tests.kit.kedge import KedgeProcess
 from tests.kit.ports import free_ports
 from tests.kit.processes import dying_with_parent, end
 from tests.kit.rtpengine import Rtpengine
@@ -135,37 +135,6 @@ def test_the_kernel_tells_of_a_media_address_that_is_lost(node: Node, command: t
     assert (told[0][1].state.value, told[0][1].interface) == (state, "media")
 
 
-class Reports(BaseHTTPRequestHandler):
-    """Signaling, as far as the agent sees it."""
-
-    taken: ClassVar[list[tuple[float, dict[str, Any]]]] = []
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.taken.append((time.monotonic(), {"path": self.path, **body}))
-        self.send_response(202)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@contextmanager
-def signaling(node: Node) -> Iterator[tuple[str, int]]:
-    Reports.taken.clear()
-    with node.netns.inside():
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Reports)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield str(server.server_address[0]), int(server.server_address[1])
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
-
-
 @contextmanager
 def agent(*arguments: str, enter: tuple[str, ...] = ()) -> Iterator[tuple[subprocess.Popen[bytes], tuple[str, int]]]:
     """Run ``kedge agent``; give the process and where it listens."""
@@ -192,25 +161,108 @@ def ask(address: tuple[str, int], path: str, *, timeout: float = 5.0) -> Any:
         connection.close()
 
 
-def test_the_agent_tells_signaling_of_a_link_that_goes_down(node: Node) -> None:
-    with signaling(node) as there:
-        arguments = (
-            "--control", "127.0.0.1:9", "--media-address", ADDRESS, "--relay-uid", "uid-1",
-            "--signaling", f"{there[0]}:{there[1]}",
-        )  # fmt: skip
+class TwoNetworks:
+    """A relay's node, and signaling: joined by a network for media and control, and by another for management."""
 
-        def seen() -> str:
-            with node.netns.inside():
-                return str(ask(listen, "/healthz").get("media"))
+    RELAY, SIGNALING = "192.0.2.7", "192.0.2.1"
+    MANAGED_RELAY, MANAGED_SIGNALING = "198.51.100.7", "198.51.100.1"
 
-        with agent(*arguments, enter=tuple(node.netns.enter)) as (_, listen):
-            wait_until(lambda: seen() == "Well", "the agent sees the address", timeout=20)
-            node.netns.ip("link", "set", "media", "down")
-            wait_until(lambda: bool(Reports.taken), "signaling is told", timeout=5)
+    def __init__(self) -> None:
+        name = secrets.token_hex(3)
+        self.node, self.signaling = Namespace(f"kedge-node-{name}"), Namespace(f"kedge-sig-{name}")
 
-    report = Reports.taken[0][1]
-    assert (report["path"], report["relay"], report["state"]) == ("/v1/evidence", "uid-1", "LinkDown")
-    assert report["interface"] == "media"
+    def __enter__(self) -> Self:
+        for one in (self.node, self.signaling):
+            one.create()
+        for link, here, there in (
+            ("media", self.RELAY, self.SIGNALING),
+            ("manage", self.MANAGED_RELAY, self.MANAGED_SIGNALING),
+        ):
+            self.node.ip("link", "add", link, "type", "veth", "peer", "name", link, "netns", self.signaling.name)
+            for one, address in ((self.node, here), (self.signaling, there)):
+                one.ip("address", "add", f"{address}/24", "dev", link)
+                one.ip("link", "set", link, "up")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in (self.node, self.signaling):
+            one.delete()
+
+
+@pytest.fixture
+def networks() -> Iterator[TwoNetworks]:
+    with TwoNetworks() as made:
+        yield made
+
+
+@pytest.fixture
+def relay(networks: TwoNetworks) -> Iterator[Rtpengine]:
+    with networks.node.inside():
+        made = Rtpengine(networks.RELAY, media_ports=20).start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def kedge(networks: TwoNetworks, relay: Rtpengine, tmp_path: Path) -> Iterator[KedgeProcess]:
+    """Signaling, whose admin API is on the network for management and asks for tokens."""
+    for scope in ("admin", "report"):
+        (tmp_path / scope).write_text(secrets.token_hex(16))
+    admin = {"address": networks.MANAGED_SIGNALING, "port": 8080}
+    files = {"tokenFile": str(tmp_path / "admin"), "reportTokenFile": str(tmp_path / "report")}
+    with networks.signaling.inside():
+        made = KedgeProcess(
+            folder=tmp_path, relays=[relay], routes=[], peers={}, settings={"admin": {**admin, **files}},
+            health={"interval": "100ms", "timeout": "100ms", "threshold": 20},
+        ).start()  # fmt: skip
+    yield made
+    made.stop()
+
+
+def events_of(networks: TwoNetworks, folder: Path) -> list[dict[str, Any]]:
+    """Return what signaling tells."""
+    bearer = {"Authorization": f"Bearer {(folder / 'admin').read_text()}"}
+    with networks.signaling.inside():
+        connection = http.client.HTTPConnection(networks.MANAGED_SIGNALING, 8080, timeout=5)
+        try:
+            connection.request("GET", "/v1/events", headers=bearer)
+            return list(json.loads(connection.getresponse().read()))
+        finally:
+            connection.close()
+
+
+def test_signaling_knows_of_a_dead_link_by_the_agent_and_one_lost_probe(
+    networks: TwoNetworks, relay: Rtpengine, kedge: KedgeProcess, tmp_path: Path, record_property: Any
+) -> None:
+    arguments = (
+        "--control", f"{relay.ip}:{relay.ng[1]}", "--media-address", relay.ip, "--relay-uid", "default/voice/relay-1",
+        "--signaling", f"{networks.MANAGED_SIGNALING}:8080", "--token-file", str(tmp_path / "report"),
+    )  # fmt: skip
+
+    def told(reason: str, since: float) -> list[dict[str, Any]]:
+        return [one for one in events_of(networks, tmp_path) if one["reason"] == reason and one["at"] >= since]
+
+    def seen() -> str:
+        with networks.node.inside():
+            return str(ask(listen, "/healthz").get("media"))
+
+    with agent(*arguments, enter=tuple(networks.node.enter)) as (_, listen):
+        wait_until(lambda: seen() == "Well", "the agent sees the address", timeout=20)
+        wait_until(lambda: bool(told("RelayReady", 0.0)), "the relay is Ready", timeout=20)
+        began = time.time()
+        networks.node.ip("link", "set", "media", "down")
+        cut = time.time()
+        wait_until(lambda: bool(told("RelayDown", began)), "the relay is Down", timeout=20)
+        (suspect,), (down,) = told("RelaySuspect", began), told("RelayDown", began)
+        networks.node.ip("link", "set", "media", "up")
+        wait_until(lambda: bool(told("RelayReady", began)), "the relay is Ready again", timeout=20)
+
+    record_property("milliseconds that `ip link set down` took", round((cut - began) * 1000, 1))
+    for name, event in (("Suspect", suspect), ("Down", down)):
+        record_property(f"milliseconds from before it to {name} in signaling", round((event["at"] - began) * 1000, 1))
+    assert "Suspect (LinkDown): its agent says that link media is down" in suspect["message"]
+    assert "Down (LinkDown): " in down["message"], "not by twenty lost probes"
+    assert all((tmp_path / scope).read_text() not in kedge.log for scope in ("admin", "report"))
 
 
 def test_a_relay_is_held_until_its_last_call_has_left() -> None:

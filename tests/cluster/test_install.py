@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cluster.installed import CHART, ECHO, RELEASE, SIP_PORT, HelmError, InstalledKedge
+from tests.cluster.installed import ADMIN_PORT, CHART, ECHO, RELEASE, SIP_PORT, HelmError, InstalledKedge
 from tests.cluster.system import CALLEE, CALLER, ROOT
 from tests.kit.phones import PhoneProcess
 from tests.kit.sipp import Sipp
@@ -76,6 +78,17 @@ async def longest_silence(kedge: InstalledKedge, phones: PhoneProcess, lost: dic
     return max(leg.gap for call in report.calls for leg in call.legs)
 
 
+def knock(kedge: InstalledKedge, token: str) -> int:
+    """Ask a signaling pod for its calls; return the status."""
+    with kedge.lab.inside():
+        connection = http.client.HTTPConnection(kedge.nodes()[0], ADMIN_PORT, timeout=5)
+        try:
+            connection.request("GET", "/v1/calls", headers={"Authorization": f"Bearer {token}"} if token else {})
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+
 async def test_from_helm_install_to_calls_and_relays_lost(
     own_lab: Lab, kedge: InstalledKedge, phones: PhoneProcess, record_property: Any
 ) -> None:
@@ -85,6 +98,9 @@ async def test_from_helm_install_to_calls_and_relays_lost(
     record_property("seconds from helm install to 20 calls answered", time.monotonic() - began)
     assert len(numbers) == CALLS
     assert await phones.wait_audio(time.monotonic(), within=5)
+
+    assert knock(kedge, "") == 401
+    assert knock(kedge, kedge.token("report")) == 403
 
     lost, since = busiest(kedge), time.monotonic()
     kedge.kubectl("delete", "pod", lost["name"], "--force", "--grace-period=0")
@@ -102,6 +118,15 @@ async def test_from_helm_install_to_calls_and_relays_lost(
 
     kedge.until(told, "the operator has it from signaling")
     assert await phones.hang_up()
+    told_by_all = everything_told(kedge)
+    assert not [scope for scope in ("admin", "report") if kedge.token(scope) in told_by_all]
+
+
+def everything_told(kedge: InstalledKedge) -> str:
+    """Return the whole logs of Kedge's pods, and all objects that are no Secrets."""
+    logs = kedge.kubectl("logs", "--selector=app.kubernetes.io/name=kedge", "--tail=-1")
+    assert "SIP is served" in logs
+    return logs + kedge.kubectl("get", "pods,deployments,configmaps,events,relaysets,calls,leases", "-o", "yaml")
 
 
 def test_helm_test_places_a_call_through_a_relay(own_lab: Lab, kedge: InstalledKedge, tmp_path: Path) -> None:
@@ -168,18 +193,20 @@ def test_an_upgrade_rolls_signaling_one_by_one_where_it_must_and_an_uninstall_le
 ) -> None:
     install(kedge)
     before = processes(kedge)
+    tokens = [kedge.get("secret", f"{RELEASE}-{scope}-token")["data"] for scope in ("admin", "report")]
     changed = kedge.values()
     changed["settings"]["sip"] = {"receiveBufferBytes": 1048576}
 
     kedge.helm("upgrade", RELEASE, str(CHART), "--wait", "--timeout=100s", values=changed)
 
+    assert tokens == [kedge.get("secret", f"{RELEASE}-{scope}-token")["data"] for scope in ("admin", "report")]
     assert not before.keys() & processes(kedge).keys(), "what a process takes at its start only: new processes"
     assert "receiveBufferBytes: 1048576" in kedge.get("configmap", "kedge-settings")["data"]["settings.yaml"]
     assert len(kedge.pods("operator")) == len(kedge.pods("signaling")) == 2
 
     kedge.kubectl("delete", "relayset", "voice")
     kedge.helm("uninstall", RELEASE, "--wait", "--timeout=60s")
-    kinds = "deployments,services,networkpolicies,poddisruptionbudgets,roles,rolebindings,relaysets,calls"
+    kinds = "deployments,services,secrets,networkpolicies,poddisruptionbudgets,roles,rolebindings,relaysets,calls"
     kedge.until(lambda: not kedge.kubectl("get", kinds, "-o", "name").strip(), "all of it is gone")
     kedge.until(lambda: not kedge.kubectl("get", "pods", "-o", "name").strip(), "its pods too")
 
@@ -223,6 +250,9 @@ def test_kustomize_gives_the_same_without_helm(kedge: InstalledKedge, tmp_path: 
         "patches": [{"target": {"kind": "Deployment", "name": "kedge-operator"}, "patch": json.dumps(patch)}],
     }
     (tmp_path / "kustomization.yaml").write_text(json.dumps(kustomization))
+    for scope in ("admin", "report"):
+        literal = f"--from-literal=token={secrets.token_hex(32)}"
+        kedge.kubectl("create", "secret", "generic", f"kedge-{scope}-token", literal)
     kedge.kubectl("apply", "--server-side", "-k", str(tmp_path))
     kedge.relay_set(1, image=kedge.relay_image)
 

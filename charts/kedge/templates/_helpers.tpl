@@ -40,6 +40,14 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
 {{- default (printf "%s-settings" (include "kedge.fullname" .)) .Values.existingSettings -}}
 {{- end -}}
 
+{{/* The Secret with the token of a scope: (list . "admin"), (list . "report"). */}}
+{{- define "kedge.tokenSecret" -}}
+{{- $root := index . 0 -}}
+{{- $scope := index . 1 -}}
+{{- $existing := get (dict "admin" $root.Values.adminToken.existingSecret "report" $root.Values.adminToken.existingReportSecret) $scope -}}
+{{- default (printf "%s-%s-token" (include "kedge.fullname" $root) $scope) $existing -}}
+{{- end -}}
+
 {{- define "kedge.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 65532
@@ -161,6 +169,12 @@ topologySpreadConstraints:
 {{- if .Values.relays.agent }}
 - name: KEDGE_AGENT_IMAGE
   value: {{ include "kedge.image" . }}
+{{- if .Values.settings.admin }}
+- name: KEDGE_SIGNALING_SERVICE
+  value: {{ include "kedge.fullname" . }}-signaling
+- name: KEDGE_REPORT_SECRET
+  value: {{ include "kedge.tokenSecret" (list . "report") }}
+{{- end }}
 {{- end }}
 {{- end -}}
 
@@ -188,8 +202,31 @@ readinessProbe:
   timeoutSeconds: 5
 {{- end -}}
 
+{{/* Volumes of settings and of the tokens of some scopes: (list . "admin" "report") */}}
 {{- define "kedge.volumes" -}}
+{{- $root := index . 0 -}}
 - name: settings
   configMap:
-    name: {{ include "kedge.settingsName" . }}
+    name: {{ include "kedge.settingsName" $root }}
+{{- if $root.Values.settings.admin }}
+- name: tokens
+  projected:
+    sources:
+      {{- range $scope := rest . }}
+      - secret:
+          name: {{ include "kedge.tokenSecret" (list $root $scope) }}
+          items: [{ key: token, path: {{ $scope }} }]
+      {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "kedge.volumeMounts" -}}
+- name: settings
+  mountPath: /etc/kedge
+  readOnly: true
+{{- if .Values.settings.admin }}
+- name: tokens
+  mountPath: /etc/kedge-tokens
+  readOnly: true
+{{- end }}
 {{- end -}}

@@ -1,8 +1,8 @@
 """The local admin API: what signaling knows as JSON, events as they come, and wishes about calls.
 
-It has no authentication and belongs on loopback or a network of its own. A POST needs ``Content-Type:
-application/json``, which a foreign web page cannot send without asking first. Long answers are encoded record by
-record, so that the interpreter lock is never held long enough to delay a SIP packet.
+Who may ask is for ``admin_guard``. A POST needs ``Content-Type: application/json``, which a foreign web page cannot
+send without asking first. Long answers are encoded record by record, so that the interpreter lock is never held long
+enough to delay a SIP packet.
 """
 
 from __future__ import annotations

@@ -13,12 +13,13 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from kedge.adapters.file_stamp import Stamp, stamp
+
 POLL: Final = 1.0
 """Seconds between two looks at the files."""
 _SETTLE: Final = 0.1
 """Seconds for which a changed file must stay as it is, at most a poll."""
-_Stamp = tuple[int, int, int]
-_Stamps = tuple[_Stamp | None, ...]
+_Stamps = tuple[Stamp | None, ...]
 
 
 class FileWatch:
@@ -58,13 +59,4 @@ class FileWatch:
             stamps = again
 
     def _look(self) -> _Stamps:
-        return tuple(_stamp(file) for file in self._files)
-
-
-def _stamp(file: Path) -> _Stamp | None:
-    """Return what changes with a file's content; None when it cannot be seen."""
-    try:
-        stat = file.stat()
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+        return tuple(stamp(file) for file in self._files)

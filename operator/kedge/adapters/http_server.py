@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
@@ -18,11 +19,11 @@ Readiness = Callable[[], str]
 
 
 class HttpServer:
-    """One listening socket with its routes, on the loop that runs."""
+    """One listening socket with its routes, on the loop that runs; ``guard`` decides who may ask."""
 
-    def __init__(self, address: Address, routes: Iterable[web.RouteDef]) -> None:
+    def __init__(self, address: Address, routes: Iterable[web.RouteDef], *, guard: Middleware | None = None) -> None:
         self._wanted = address
-        app = web.Application(middlewares=[_no_store])
+        app = web.Application(middlewares=[_no_store, *([guard] if guard is not None else [])])
         app.add_routes(list(routes))
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN)
 

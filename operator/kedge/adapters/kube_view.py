@@ -10,6 +10,7 @@ from typing import Final
 
 import aiohttp
 
+from kedge.adapters.token_file import Bearer, authorization
 from kedge.base.address import host_for_uri
 from kedge.ports.codec import CodecError, from_json
 from kedge.ports.kube import POD_KIND, KubeApi, KubeError
@@ -49,12 +50,14 @@ class HttpView:
         namespace: str,
         selector: str = SIGNALING_SELECTOR,
         port: int = ADMIN_PORT,
+        token: Bearer = str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kube = kube
         self._namespace = namespace
         self._selector = selector
         self._port = port
+        self._token = token
         self._clock = clock
         self._urls: tuple[str, ...] = ()
         self._listed_at = float("-inf")
@@ -63,7 +66,7 @@ class HttpView:
         """Return what each replica that answers knows now."""
         if self._clock() - self._listed_at > _PODS_FOR:
             await self._list()
-        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+        async with aiohttp.ClientSession(timeout=_TIMEOUT, headers=authorization(self._token())) as session:
             answers = await asyncio.gather(*(self._ask(session, url) for url in self._urls))
         return tuple(one for one in answers if one is not None)
 

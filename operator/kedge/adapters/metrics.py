@@ -174,6 +174,11 @@ def _relays(snapshot: SignalingSnapshot, stats: Stats) -> Iterator[Metric]:
         "kedge_probes", "Probes of relays by outcome: ok, timeout, refused, media_ok or media_lost.",
         ("relay_set", "relay", "outcome"), stats.probes.copy(),
     )  # fmt: skip
+    yield _counter(
+        "kedge_link_reports",
+        "Reports of agents on the links of relays: taken, overtaken by a newer one, too_old, or of an unknown relay.",
+        ("result",), stats.link_reports,
+    )  # fmt: skip
     yield _histogram(
         "kedge_probe_seconds", "Round trip of probes that were answered.", ("relay_set", "relay"),
         stats.probe_seconds.copy(),
@@ -206,6 +211,11 @@ def _loop(stats: Stats) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "kedge_loop_lag_max_seconds", "The latest that the signaling loop came to a tick.", value=stats.loop_lag_max
     )
+    yield _counter(
+        "kedge_admin_refused_requests",
+        "Requests to the admin API that were refused: token missing, wrong, or for another scope.", ("reason",),
+        stats.admin_refused,
+    )  # fmt: skip
 
 
 def _settings(reloads: Reloads) -> Iterator[Metric]:

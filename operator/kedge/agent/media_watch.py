@@ -13,21 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
+
+from kedge.relay.link_health import LinkState
 
 IFF_UP: Final = 0x1
 """The interface was switched on (``linux/if.h``)."""
 IFF_LOWER_UP: Final = 0x10000
 """There is a carrier: a cable with a living other side."""
-
-
-class MediaState(StrEnum):
-    """What is told."""
-
-    WELL = "Well"
-    LINK_DOWN = "LinkDown"
-    ADDRESS_REMOVED = "AddressRemoved"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +48,11 @@ class Picture:
 class MediaReport:
     """What signaling is to be told."""
 
-    state: MediaState
+    state: LinkState
     interface: str
     """The one that has the address, or had it last."""
-    since: float
-    """When the state was first seen (seconds, monotonic)."""
+    seen: float
+    """When it was seen so (seconds, monotonic)."""
 
 
 class MediaWatch:
@@ -69,38 +62,35 @@ class MediaWatch:
         self._address = address
         self._repeat = repeat
         self._report: MediaReport | None = None
-        self._told_at = 0.0
+        """What was told last; before anything was, the first good sight."""
         self._interface = ""
 
     @property
-    def state(self) -> MediaState | None:
+    def state(self) -> LinkState | None:
         """What was seen last; None: it cannot be trusted yet, or not any more."""
         return self._report.state if self._report is not None else None
 
     def observe(self, picture: Picture, now: float) -> MediaReport | None:
         """Take what the kernel has; return what is to be told now, if anything."""
-        state = self._judge(picture)
-        if self._report is None and state is not MediaState.WELL:
+        state, before = self._judge(picture), self._report
+        if before is None and state is not LinkState.WELL:
             return None
-        if self._report is None:
-            self._report = MediaReport(state=state, interface=self._interface, since=now)
-            self._told_at = now
-            return None  # nobody thinks otherwise
-        if state is not self._report.state:
-            self._report = MediaReport(state=state, interface=self._interface, since=now)
-        elif state is MediaState.WELL or now - self._told_at < self._repeat:
+        if before is not None and before.state is state and not self._is_to_be_repeated(before, now):
             return None
-        self._told_at = now
-        return self._report
+        self._report = MediaReport(state=state, interface=self._interface, seen=now)
+        return self._report if before is not None else None  # nobody thinks otherwise
 
     def blind(self) -> None:
         """Take that the kernel could not be read: what was seen before says nothing of now."""
         self._report = None
 
-    def _judge(self, picture: Picture) -> MediaState:
+    def _is_to_be_repeated(self, report: MediaReport, now: float) -> bool:
+        return report.state is not LinkState.WELL and now - report.seen >= self._repeat
+
+    def _judge(self, picture: Picture) -> LinkState:
         index = picture.addresses.get(self._address)
         link = picture.links.get(index) if index is not None else None
         if link is None:
-            return MediaState.ADDRESS_REMOVED
+            return LinkState.ADDRESS_REMOVED
         self._interface = link.name
-        return MediaState.WELL if link.carries else MediaState.LINK_DOWN
+        return LinkState.WELL if link.carries else LinkState.LINK_DOWN

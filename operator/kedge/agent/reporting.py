@@ -2,9 +2,10 @@
 
     {"relay": "<pod UID>", "state": "LinkDown", "interface": "eth0", "age": 0.004, "sequence": 12}
 
-``age`` is in seconds, since clocks of two machines do not agree. Of two reports of one relay the one with the higher
-``sequence`` counts; it goes up over restarts of the agent as well. A report that cannot be delivered is dropped: while
-there is trouble it is told again, with the state as it is then.
+``age`` is in seconds since the kernel was seen so: clocks of two machines do not agree. Of two reports of one relay the
+one with the higher ``sequence`` counts; it goes up over restarts of the agent as well. A report that cannot be
+delivered is dropped: while there is trouble it is told again, with the state as it is then. The token is for reports
+alone; it is asked for anew with each report, and is in no log line.
 
 Signaling is named by a host that may stand for many addresses (a headless Service). The addresses are looked up ahead:
 when the link is down, the name service may be out of reach.
@@ -17,7 +18,7 @@ import ipaddress
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import aiohttp
@@ -34,9 +35,17 @@ _log = logging.getLogger(__name__)
 class Reporter:
     """Reports for the relay ``relay`` (a pod's UID) to what ``signaling`` stands for. A context manager."""
 
-    def __init__(self, relay: str, signaling: Address, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        relay: str,
+        signaling: Address,
+        *,
+        authorization: Callable[[], Mapping[str, str]] = dict,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._relay = relay
         self._signaling = signaling
+        self._authorization = authorization
         self._clock = clock
         self._targets: tuple[Address, ...] = ()
         self._posts: dict[Address, asyncio.Task[None]] = {}
@@ -74,7 +83,7 @@ class Reporter:
             "relay": self._relay,
             "state": report.state.value,
             "interface": report.interface,
-            "age": round(max(0.0, self._clock() - report.since), 4),
+            "age": round(max(0.0, self._clock() - report.seen), 4),
             "sequence": time.time_ns() // 1000,
         }
         for target in self._targets:
@@ -85,15 +94,16 @@ class Reporter:
 
     async def _post(self, target: Address, body: dict[str, Any]) -> None:
         assert self._session is not None
+        url, headers = f"http://{format_address(target)}{PATH}", self._authorization()
         try:
-            async with self._session.post(f"http://{format_address(target)}{PATH}", json=body) as response:
-                taken = response.status < 400
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            taken = False
-        self.delivered += taken
-        self.dropped += not taken
-        if not taken:
-            _log.warning("a report is not delivered to %s", format_address(target))
+            async with self._session.post(url, json=body, headers=headers) as response:
+                trouble = f"it answers {response.status}" if response.status >= 400 else ""
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            trouble = type(error).__name__
+        self.delivered += not trouble
+        self.dropped += bool(trouble)
+        if trouble:
+            _log.warning("a report is not delivered to %s: %s", format_address(target), trouble)
 
     async def _look_up_always(self) -> None:
         while True:

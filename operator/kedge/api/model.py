@@ -181,6 +181,8 @@ DnsName = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern
 """The name of a Kubernetes object: RFC 1123 labels with dots between."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+ListenPort = Annotated[int, Field(ge=0, le=65535)]
+"""A port to listen on; 0 takes any free one."""
 ShortText = Annotated[str, StringConstraints(max_length=256)]
 LongText = Annotated[str, StringConstraints(max_length=4096)]
 LabelKey = Annotated[str, StringConstraints(min_length=1, max_length=317, pattern=_LABEL_KEY)]

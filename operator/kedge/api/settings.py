@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
+from kedge.api.admin import Admin
 from kedge.api.change import LIVE, RESTART
 from kedge.api.durations import DurationBounds
 from kedge.api.kube_settings import Kube
@@ -22,14 +23,12 @@ from kedge.api.model import (
     PRINTABLE,
     RELAY_SET_KEY,
     IpAddress,
+    ListenPort,
     Model,
     Port,
     Rule,
     ShortText,
 )
-
-ListenPort = Annotated[int, Field(ge=0, le=65535)]
-"""A port to listen on; 0 takes any free one."""
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=IDENTIFIER)]
 """The name of a peer or a route: letters, digits and inner dots, hyphens and underscores."""
@@ -197,15 +196,6 @@ class Route(Model):
     """Final responses that send the call to the next hop in the list."""
 
 
-class Admin(Model):
-    """The local API that the command line talks to. It has no authentication: keep it on loopback."""
-
-    address: IpAddress = "127.0.0.1"
-    """The address to bind to."""
-    port: ListenPort = 8080
-    """The port to bind to; 0 takes any free one."""
-
-
 class Metrics(Model):
     """Where Prometheus scrapes, and where /healthz and /readyz answer."""
 
@@ -298,7 +288,7 @@ class Settings(Model):
     routes: Annotated[tuple[Route, ...], Field(max_length=1024), LIVE] = ()
     """Where calls go, in order. A call that no route matches gets 404."""
     admin: Annotated[Admin | None, RESTART] = Admin()
-    """The local API for the command line; null turns it off."""
+    """The API for the command line, the operator and agents of relays; null turns it off."""
     metrics: Annotated[Metrics | None, RESTART] = Metrics()
     """Where Prometheus scrapes; null turns it off."""
     log: Annotated[Log, LIVE] = Log()

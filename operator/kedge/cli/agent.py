@@ -13,6 +13,7 @@ import click
 
 from kedge.adapters.http_server import HttpServer
 from kedge.adapters.log import logging_to
+from kedge.adapters.token_file import TokenFile, authorization
 from kedge.agent.agent import Holder, MediaWatcher, health_routes
 from kedge.agent.hold import HoldTimes
 from kedge.agent.relay_sessions import RelaySessions
@@ -39,6 +40,8 @@ class AgentOptions:
     relay_uid: str = ""
     signaling: Address | None = None
     """Who is told."""
+    token_file: str = ""
+    """Holds the token for reports. It may come later, or never: a relay shall not wait for it."""
 
 
 def run_agent(options: AgentOptions) -> int:
@@ -60,7 +63,7 @@ async def _run(options: AgentOptions) -> int:
         stack.push_async_callback(holder.close)
         watcher = None
         if options.watch and options.signaling is not None:
-            reporter = await stack.enter_async_context(Reporter(options.relay_uid, options.signaling))
+            reporter = await stack.enter_async_context(_reporter(options, options.signaling))
             watcher = MediaWatcher(options.watch, reporter.tell)
             task = asyncio.create_task(keep_running("the watch of the media address", watcher.run))
             stack.push_async_callback(_cancelled, task)
@@ -74,6 +77,13 @@ async def _run(options: AgentOptions) -> int:
         await end.wait()
         await holder.held()
     return 0
+
+
+def _reporter(options: AgentOptions, signaling: Address) -> Reporter:
+    if not options.token_file:
+        return Reporter(options.relay_uid, signaling)
+    tokens = TokenFile(options.token_file, name="--token-file")
+    return Reporter(options.relay_uid, signaling, authorization=lambda: authorization(tokens.first()))
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

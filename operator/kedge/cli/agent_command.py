@@ -65,9 +65,19 @@ Example:
     "--signaling", envvar="KEDGE_SIGNALING", type=_address(_SIGNALING_PORT), metavar="HOST:PORT",
     help="Admin API of signaling, which is told when the link goes; all addresses of the name are told.",
 )  # fmt: skip
+@click.option(
+    "--token-file", envvar="KEDGE_TOKEN_FILE", default="", metavar="FILE",
+    help="File with the token for reports; KEDGE_TOKEN_FILE says the same. It is read again when it changes.",
+)  # fmt: skip
 @click.option("--relay-uid", envvar="POD_UID", default="", help="UID of the relay's pod, by which signaling knows it.")
 def agent(
-    control: Address, listen: Address, deadline: float, media_address: str, signaling: Address | None, relay_uid: str
+    control: Address,
+    listen: Address,
+    deadline: float,
+    media_address: str,
+    signaling: Address | None,
+    token_file: str,
+    relay_uid: str,
 ) -> None:
     """Run beside a relay, in its pod: hold the pod's end until the calls have left, and watch its link.
 
@@ -79,6 +89,7 @@ def agent(
     from kedge.cli.agent import AgentOptions, run_agent  # brings in netlink, which other commands need not wait for
 
     options = AgentOptions(
-        control=control, listen=listen, deadline=deadline, watch=media_address, relay_uid=relay_uid, signaling=signaling
-    )
+        control=control, listen=listen, deadline=deadline, watch=media_address, relay_uid=relay_uid,
+        signaling=signaling, token_file=token_file,
+    )  # fmt: skip
     sys.exit(run_agent(options))

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any, Final, TypeVar
 
+from kedge.adapters.token_file import authorization
 from kedge.cli.target import TargetError
 from kedge.ports.codec import CodecError, from_json
 from kedge.ports.records import CallRecord, EventRecord, RelayRecord, SignalingSnapshot
@@ -25,10 +26,11 @@ class ServerError(TargetError):
 
 
 class Client:
-    """One server, asked one thing at a time. Implements ``Target``."""
+    """One server, asked one thing at a time, with a token where one is given. Implements ``Target``."""
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, token: str = "") -> None:
         self._server = server.rstrip("/")
+        self._headers = authorization(token)
 
     def calls(self, *, relay: str = "", limit: int | None = None) -> list[CallRecord]:
         """Return calls, of one relay if it is named.
@@ -61,7 +63,7 @@ class Client:
 
     def follow_events(self) -> Iterator[EventRecord]:
         """Yield the events of late and then those to come, until the server ends."""
-        with self._open(urllib.request.Request(self._server + "/v1/events?follow=1"), timeout=None) as response:
+        with self._open(self._request("/v1/events?follow=1"), timeout=None) as response:
             try:
                 for line in response:
                     yield self._record(EventRecord, json.loads(line))
@@ -87,7 +89,7 @@ class Client:
         return str(answer.get("relaySet", relay_set)) if isinstance(answer, dict) else relay_set
 
     def _get(self, path: str) -> Any:
-        return self._ask(urllib.request.Request(self._server + path))
+        return self._ask(self._request(path))
 
     def _records(self, kind: type[T], path: str) -> list[T]:
         found = self._get(path)
@@ -102,8 +104,13 @@ class Client:
             raise ServerError(f"{self._server} does not answer as Kedge does: {error}") from None
 
     def _post(self, path: str, body: object) -> Any:
-        headers = {"Content-Type": "application/json"}
-        return self._ask(urllib.request.Request(self._server + path, data=json.dumps(body).encode(), headers=headers))
+        return self._ask(self._request(path, json.dumps(body).encode()))
+
+    def _request(self, path: str, body: bytes | None = None) -> urllib.request.Request:
+        request = urllib.request.Request(self._server + path, data=body, headers={"Content-Type": "application/json"})
+        for name, value in self._headers.items():
+            request.add_unredirected_header(name, value)  # whoever is redirected to gets no token
+        return request
 
     def _ask(self, request: urllib.request.Request) -> Any:
         with self._open(request, timeout=_TIMEOUT) as response:

@@ -11,9 +11,11 @@ from kedge.adapters.kube_client import KubeClient
 from kedge.adapters.kube_inventory import KubeInventory
 from kedge.adapters.kube_lease import KubeLease
 from kedge.adapters.kube_view import SIGNALING_SELECTOR, HttpView, InProcessView
+from kedge.adapters.token_file import Bearer
 from kedge.api.settings import Settings
 from kedge.cli.namespace import namespace_of
 from kedge.cli.process import Beside, Parts, StartError, replica_name
+from kedge.cli.tokens import bearer_of
 from kedge.controller.fenced import FencedKube
 from kedge.controller.leadership import Elector, LeaseTimes
 from kedge.controller.leading import Leadership
@@ -37,6 +39,10 @@ class ClusterOptions:
     """Kedge's own image, for the agent beside each relay; empty for none."""
     signaling_networks: tuple[str, ...] = ()
     """Networks from which signaling commands relays when it uses the network of its nodes."""
+    signaling_service: str = ""
+    """Service of signaling that agents report to; empty for none."""
+    report_secret: str = ""
+    """Secret with the token that they report with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +52,8 @@ class Cluster:
     settings: Settings
     options: ClusterOptions
     namespace: str
+    token: Bearer = str
+    """What signaling pods are asked with."""
 
     def client(self) -> KubeClient:
         """Return a client for the loop that it will be used on."""
@@ -75,9 +83,8 @@ class Cluster:
     def operator(self, leadership: Leadership) -> Operator:
         """Return an operator that asks signaling pods over HTTP; a new one for each run."""
         client = self.client()
-        admin = self.settings.admin
-        port = admin.port if admin is not None else 0
-        return self._operator(client, HttpView(client, namespace=self.namespace, port=port), leadership)
+        view = HttpView(client, namespace=self.namespace, port=self._admin_port, token=self.token)
+        return self._operator(client, view, leadership)
 
     def leadership(self) -> Leadership:
         """Return a candidate for the lead of operators; a new one for each run, as none can come back."""
@@ -90,11 +97,18 @@ class Cluster:
             Elector(identity, times), KubeLease(self.client(), namespace=self.namespace, name=wanted.lease)
         )  # fmt: skip
 
+    @property
+    def _admin_port(self) -> int:
+        admin = self.settings.admin
+        return admin.port if admin is not None else 0
+
     def _operator(self, client: KubeClient, view: SignalingView, leadership: Leadership) -> Operator:
         labels = dict(one.split("=", 1) for one in SIGNALING_SELECTOR.split(","))
         manifests = ManifestSettings(
             image=self.options.relay_image, signaling_labels=labels, signaling_namespace=self.namespace,
             signaling_networks=self.options.signaling_networks, agent_image=self.options.agent_image,
+            signaling_service=self.options.signaling_service, admin_port=self._admin_port,
+            report_secret=self.options.report_secret,
         )  # fmt: skip
         settings = OperatorSettings(manifests=manifests, namespace=self.namespace, resync=self.settings.kube.resync)
         return Operator(settings, FencedKube(client, lambda: leadership.leads), view)
@@ -105,6 +119,7 @@ async def cluster_of(settings: Settings, options: ClusterOptions) -> Cluster:
 
     Raises:
         StartError: nothing says where it is.
+        TokenFileError: the token for signaling's admin API cannot be read.
     """
     cluster = Cluster(settings=settings, options=options, namespace="")
     client = cluster.client()
@@ -116,7 +131,9 @@ async def cluster_of(settings: Settings, options: ClusterOptions) -> Cluster:
         ) from None
     finally:
         await client.close()
-    return Cluster(settings=settings, options=options, namespace=_namespace(settings, options))
+    return Cluster(
+        settings=settings, options=options, namespace=_namespace(settings, options), token=bearer_of(settings.admin)
+    )
 
 
 def _namespace(settings: Settings, options: ClusterOptions) -> str:

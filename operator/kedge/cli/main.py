@@ -13,8 +13,7 @@ import click
 from kedge.cli import steer
 from kedge.cli.agent_command import agent
 from kedge.cli.check import check as check_files
-from kedge.cli.client import Client
-from kedge.cli.options import Whom, target_errors, with_cluster, with_output, with_server, with_whom
+from kedge.cli.options import Whom, client_of, target_errors, with_cluster, with_output, with_server, with_whom
 from kedge.cli.show import as_json, as_json_line, call_table, console_of, event_line, relay_table
 
 _FILE: Final = click.Path(dir_okay=False, path_type=Path)
@@ -44,7 +43,17 @@ def _with_relay_image(command: _Command) -> _Command:
         "--signaling-network", "signaling_networks", multiple=True, metavar="CIDR",
         help="Network from which signaling commands relays if it uses its node's network; may be given several times.",
     )  # fmt: skip
-    return image(agent(networks(command)))
+    service = click.option(
+        "--signaling-service", envvar="KEDGE_SIGNALING_SERVICE", default="", metavar="NAME",
+        help="Headless Service of signaling in the namespace of the relays, which agents of relays with their node's "
+        "network tell of a dead link; KEDGE_SIGNALING_SERVICE says the same. Without it, they watch no link.",
+    )  # fmt: skip
+    secret = click.option(
+        "--report-secret", envvar="KEDGE_REPORT_SECRET", default="", metavar="NAME",
+        help="Secret in that namespace with the token for reports under the key `token`; KEDGE_REPORT_SECRET says the "
+        "same.",
+    )  # fmt: skip
+    return image(agent(networks(service(secret(command)))))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -188,7 +197,7 @@ def calls(whom: Whom, output: str, relay: str, limit: int | None) -> None:
 \b
 Examples:
   kedge relays
-  kedge relays -o json --server http://10.0.0.5:8080
+  kedge relays -o json --server http://10.0.0.5:8080 --token-file ~/.kedge-token
 """
 )
 @with_whom
@@ -211,10 +220,10 @@ Examples:
 @with_server
 @with_output
 @click.option("-f", "--follow", is_flag=True, help="Stay, and show events as they come.")
-def events(server: str, output: str, follow: bool) -> None:
+def events(server: str, token_file: str, output: str, follow: bool) -> None:
     """Show what happened of late: relays lost and found, failovers, calls that could not be moved."""
     with target_errors():
-        client, console = Client(server), console_of()
+        client, console = client_of(server, token_file), console_of()
         if not follow and output == "json":
             click.echo(as_json(client.events()))
             return

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import click
 from click.core import ParameterSource
 
+from kedge.adapters.token_file import TokenFile, TokenFileError
 from kedge.cli.client import DEFAULT_SERVER, Client
 from kedge.cli.show import printable
 from kedge.cli.target import Target, TargetError
@@ -25,6 +26,7 @@ class Whom:
     """Whom a command asks: the admin API of a running Kedge, or a cluster."""
 
     server: str
+    token_file: str
     kube: bool
     kubeconfig: str
     context: str
@@ -35,7 +37,7 @@ class Whom:
         """Give what answers; what it refuses is told in one line, with exit status 1."""
         with target_errors():
             if not self.kube:
-                yield Client(self.server)
+                yield client_of(self.server, self.token_file)
                 return
             from kedge.cli.kube import KubeTarget  # brings in the cluster's client, which takes a moment
 
@@ -48,7 +50,7 @@ def target_errors() -> Iterator[None]:
     """Tell what is refused in one line, exit status 1."""
     try:
         yield
-    except TargetError as error:
+    except (TargetError, TokenFileError) as error:
         click.echo(f"kedge: {printable(' '.join(str(error).split()))}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
@@ -57,13 +59,22 @@ def target_errors() -> Iterator[None]:
         sys.exit(0)  # the reader, ``head`` say, has seen enough
 
 
+def client_of(server: str, token_file: str) -> Client:
+    """Return a client that sends the first token of a file, if one is named; raises TokenFileError."""
+    return Client(server, TokenFile(token_file, name="--token-file").load().first() if token_file else "")
+
+
 def with_server(command: _Command) -> _Command:
-    """Add ``--server``."""
+    """Add ``--server`` and ``--token-file``."""
     option = click.option(
         "--server", envvar="KEDGE_SERVER", default=DEFAULT_SERVER, show_default=True, metavar="URL",
         help="Admin API of a running Kedge; KEDGE_SERVER in the environment says the same.",
     )  # fmt: skip
-    return option(command)
+    token = click.option(
+        "--token-file", envvar="KEDGE_TOKEN_FILE", default="", metavar="FILE",
+        help="File with the token that the admin API asks for; KEDGE_TOKEN_FILE in the environment says the same.",
+    )  # fmt: skip
+    return option(token(command))
 
 
 def with_output(command: _Command) -> _Command:
@@ -89,14 +100,16 @@ def with_cluster(command: _Command) -> _Command:
 
 
 def with_whom(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--server``, ``--kube`` and the cluster's options, and hand them to the command as ``whom``."""
+    """Add ``--server`` with its token, ``--kube`` and the cluster's options; hand them to the command as ``whom``."""
 
     @functools.wraps(command)
     def chosen(
-        *, server: str, kube: bool, kubeconfig: str, context: str, namespace: str, **others: Any
+        *, server: str, token_file: str, kube: bool, kubeconfig: str, context: str, namespace: str, **others: Any
     ) -> Any:  # fmt: skip
-        in_cluster = _means_cluster(kube, bool(kubeconfig or context or namespace))
-        whom = Whom(server=server, kube=in_cluster, kubeconfig=kubeconfig, context=context, namespace=namespace)
+        whom = Whom(
+            server=server, token_file=token_file, kube=_means_cluster(kube, bool(kubeconfig or context or namespace)),
+            kubeconfig=kubeconfig, context=context, namespace=namespace,
+        )  # fmt: skip
         return command(whom=whom, **others)
 
     option = click.option(

@@ -18,6 +18,7 @@ from functools import partial
 from aiohttp import web
 
 from kedge.adapters.admin_http import AdminApi, EventFeed
+from kedge.adapters.evidence_http import EvidenceApi
 from kedge.adapters.http_server import HttpServer, health_routes, metrics_routes
 from kedge.adapters.log import event_logger
 from kedge.adapters.metrics import registry_of
@@ -27,9 +28,11 @@ from kedge.base.address import Address, format_address
 from kedge.base.errors import KedgeError
 from kedge.cli.compose import routing_of, signaling_of, signaling_settings
 from kedge.cli.reload import Reloader
+from kedge.cli.tokens import guard_of
 from kedge.controller.status import RECORDS_LIMITED_COUNTER
 from kedge.ports.ports import CallStore, CallWish, RelayInventory
 from kedge.ports.records import SignalingSnapshot
+from kedge.relay.link_health import LinkReport, ReportResult
 from kedge.relay.model import Intent, InventorySnapshot
 from kedge.runtime.bookkeeper import Bookkeeper
 from kedge.runtime.planner import Planner
@@ -114,6 +117,7 @@ class SignalingProcess:
 
         Raises:
             StartError: an address cannot be bound.
+            TokenFileError: a file with tokens cannot be used.
         """
         loop = asyncio.get_running_loop()
         end = asyncio.Event()
@@ -158,6 +162,7 @@ class SignalingProcess:
             wanted["admin"] = (self._settings.admin.address, self._settings.admin.port)
             routes["admin"] = AdminApi(self._published, self._wish, events).routes()
             routes["admin"] = [*routes["admin"], *SteeringApi(self._planner, self._wish_intent).routes()]
+            routes["admin"] = [*routes["admin"], *EvidenceApi(self._report).routes()]
         if self._settings.metrics is not None:
             wanted["metrics"] = (self._settings.metrics.address, self._settings.metrics.port)
             routes["metrics"] = metrics_routes(registry_of(self._published))
@@ -165,7 +170,8 @@ class SignalingProcess:
             del wanted["metrics"]
             routes["admin"] = [*routes["admin"], *routes["metrics"]]
         for name, address in wanted.items():
-            server = HttpServer(address, [*routes[name], *health])
+            guard = guard_of(self._settings.admin, self._books.stats) if name == "admin" else None
+            server = HttpServer(address, [*routes[name], *health], guard=guard)
             try:
                 bound = await server.start()
             except OSError as error:
@@ -222,6 +228,9 @@ class SignalingProcess:
             _log.info("asked to have relay %s in intent %s", relay, intent.value, extra={"relay": relay})
             self._planner.wake()
         return trouble
+
+    async def _report(self, report: LinkReport) -> ReportResult:
+        return await self._signaling.call(lambda now: self._signaling.report(report, now))
 
     async def _wish(self, wish: CallWish) -> str:
         return await self._signaling.call(lambda now: self._note(wish, self._signaling.wish(wish, now)))

@@ -18,6 +18,7 @@ from kedge.adapters.file_inventory import FileInventory, FilesError
 from kedge.adapters.http_server import HttpServer, health_routes, metrics_routes
 from kedge.adapters.log import logging_to
 from kedge.adapters.metrics import operator_registry
+from kedge.adapters.token_file import TokenFileError
 from kedge.api.change import Change
 from kedge.api.convert import DEFAULT_NAMESPACE
 from kedge.api.settings import Settings
@@ -31,7 +32,7 @@ from kedge.runtime.stats import Reloads
 from kedge.runtime.supervision import keep_running
 
 CANNOT_START: Final = 1
-"""Exit status when an address cannot be bound, or nothing says where the cluster is."""
+"""Exit status when an address cannot be bound, a file with tokens cannot be used, or no cluster is named."""
 WRONG_FILES: Final = 2
 """Exit status when a file is wrong."""
 _log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ def _serve(files: SettingsFiles, work: Callable[[Reloader], Coroutine[Any, Any, 
     with logging_to(sys.stderr, settings.log) as set_log:
         try:
             return asyncio.run(work(Reloader(files, settings, set_log, waits)))
-        except StartError as error:
+        except (StartError, TokenFileError) as error:
             click.echo(f"kedge: {error}", err=True)
             return CANNOT_START
 

@@ -39,6 +39,8 @@ _NODE_LOSS_SECONDS: Final = 20
 _HOLD_SECONDS: Final = 10
 """How long a relay without an agent runs on after its pod was told to end, so that calls can leave it."""
 _END_SECONDS: Final = 10
+_TOKEN_VOLUME: Final = "report-token"
+_TOKEN_FOLDER: Final = "/etc/kedge-tokens"
 
 
 class UnsupportedError(KedgeError):
@@ -59,6 +61,12 @@ class ManifestSettings:
     """Networks (CIDR) from which signaling commands relays when it uses the network of its nodes."""
     agent_image: str = ""
     """Kedge's own image, for the agent beside each relay; without one, a relay's end is held for a fixed time."""
+    signaling_service: str = ""
+    """Headless Service of signaling in the RelaySet's namespace, which agents report dead links to; empty for none."""
+    admin_port: int = 0
+    """The port of signaling's admin API; 0: there is none."""
+    report_secret: str = ""
+    """Secret in the RelaySet's namespace with the token for reports."""
 
 
 def owned_manifests(relay_set: RelaySet, settings: ManifestSettings) -> list[tuple[Kind, Manifest]]:
@@ -211,9 +219,14 @@ def _pod(relay_set: RelaySet, template: Template, settings: ManifestSettings) ->
         pod["readinessGates"] = [{"conditionType": MEDIA_READY}]
     if settings.agent_image:
         pod["initContainers"] = [_agent(relay_set, settings)]
+    reports = _reports(relay_set, settings)
+    if reports and settings.report_secret:
+        # Optional: a relay shall not wait for what only makes the loss of its link known sooner.
+        secret = {"secretName": settings.report_secret, "optional": True}
+        pod["volumes"] = [{"name": _TOKEN_VOLUME, "secret": secret}]
     if relay_set.spec.media.host_network:
         pod["hostNetwork"] = True
-        pod["dnsPolicy"] = "Default"  # it looks nothing up in the cluster
+        pod["dnsPolicy"] = "ClusterFirstWithHostNet" if reports else "Default"  # else it looks nothing up there
     if template.node_selector:
         pod["nodeSelector"] = dict(template.node_selector)
     return pod
@@ -247,7 +260,7 @@ def _agent(relay_set: RelaySet, settings: ManifestSettings) -> Manifest:
     port: Manifest = {"name": "agent", "containerPort": control, "protocol": "TCP"}
     if relay_set.spec.media.host_network:
         port["hostPort"] = control
-    return {
+    agent: Manifest = {
         "name": "agent",
         "image": settings.agent_image,
         "restartPolicy": "Always",
@@ -267,6 +280,23 @@ def _agent(relay_set: RelaySet, settings: ManifestSettings) -> Manifest:
         "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "192Mi"}},
         "securityContext": _restricted(),
     }
+    if _reports(relay_set, settings):
+        _let_report(agent, settings)
+    return agent
+
+
+def _reports(relay_set: RelaySet, settings: ManifestSettings) -> bool:
+    """Return whether agents watch the link: in the pod network it is not theirs that is cut, but the node's."""
+    told = settings.agent_image and settings.signaling_service and settings.admin_port
+    return bool(told) and relay_set.spec.media.host_network
+
+
+def _let_report(agent: Manifest, settings: ManifestSettings) -> None:
+    agent["args"] += ["--media-address=$(POD_IP)", f"--signaling={settings.signaling_service}:{settings.admin_port}"]
+    agent["env"].append(_from_field("POD_UID", "metadata.uid"))
+    if settings.report_secret:
+        agent["args"].append(f"--token-file={_TOKEN_FOLDER}/token")
+        agent["volumeMounts"] = [{"name": _TOKEN_VOLUME, "mountPath": _TOKEN_FOLDER, "readOnly": True}]
 
 
 def _pre_stop(relay_set: RelaySet, settings: ManifestSettings) -> Manifest:

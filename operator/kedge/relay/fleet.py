@@ -19,6 +19,7 @@ from kedge.base.ids import Ids
 from kedge.base.timers import TimerHeap
 from kedge.relay.canary import Canaries, Canary, CanaryOwner
 from kedge.relay.health import Guard, Health
+from kedge.relay.link_health import LinkReport, ReportResult
 from kedge.relay.media_health import Doubt, MediaGuard, MediaHealth
 from kedge.relay.model import CanaryPolicy, Intent, InventorySnapshot, RelayDescription, RelaySetPolicy, RelayState
 from kedge.relay.ng_client import NgClient, NgSettings
@@ -316,7 +317,7 @@ class Fleet:
         """Take one ``hold`` back; what was to be deleted there has been asked for."""
         relay.held -= 1
 
-    # --- its sockets ---
+    # --- its sockets and its agent ---
 
     def on_datagram(self, relay: Relay, data: bytes, now: float) -> None:
         """Take a datagram from its control socket; any reply is a sign of life."""
@@ -332,6 +333,11 @@ class Fleet:
         probes = self._probes.get(relay.uid)
         if probes is not None:
             probes.prober.refused(now)
+
+    def link_told(self, report: LinkReport, now: float) -> ReportResult:
+        """Take what the agent beside a relay says of its link."""
+        probes = self._probes.get(report.relay)
+        return probes.prober.link_told(report, now) if probes is not None else ReportResult.UNKNOWN
 
     # --- canaries ---
 

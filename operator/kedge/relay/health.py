@@ -17,13 +17,19 @@ The theory: one witness may err, so one sign only makes a relay Suspect (it gets
     the API has it
     a loss or refusal, and gone from the     Down Deleted
     inventory
+    an agent's LinkDown or AddressRemoved    Suspect with that reason, and a confirming probe at once
+    the same, and a loss or refusal          Down with that reason: the word came through the network, so it is not ours
+                                             that is cut
+    the same, while probes answer            Suspect while the word stands: answers may take another way than media
     not ready, or gone, while probes answer  none
     a good probe when Suspect, then identity Ready
     ``recovery`` good probes in a row when   Ready
     Down, then identity
 
 That is what its control port tells. What RTP through it tells is judged apart, in ``media_health``, and the worse of
-the two verdicts stands: pings do not bring back a relay whose media is dead, and canaries none that is silent.
+the two verdicts stands: pings do not bring back a relay whose media is dead, and canaries none that is silent. What an
+agent says, and for how long it counts, is kept in ``link_health``. A lost canary and an agent's word do not add up to
+Down: both speak of the media's way alone, and canaries make sure of it by themselves.
 
 A relay is known by the instance that answers: random for each run of the daemon. After any loss or refusal nothing is
 Ready before it was asked for again. Another one means that the sessions are gone: ``identified`` says so.
@@ -34,6 +40,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from kedge.relay.link_health import LinkHealth, LinkReport, ReportResult
 from kedge.relay.media_health import MediaGuard, MediaHealth
 from kedge.relay.model import HealthPolicy, RelayState
 
@@ -73,6 +80,7 @@ class Health:
         "held",
         "identity_needed",
         "instance",
+        "link",
         "lost",
         "media",
         "policy",
@@ -99,6 +107,8 @@ class Health:
         """Good probes in a row that bring a relay back that was Down."""
         self.media = MediaHealth(recovery, media_guard)
         """What canaries tell."""
+        self.link = LinkHealth()
+        """What its agent tells."""
         self.control = RelayState.SUSPECT
         """What its control port tells: ``READY``, ``SUSPECT`` or ``DOWN``."""
         self._reason = "NotProbedYet"
@@ -134,18 +144,28 @@ class Health:
 
     @property
     def verdict(self) -> RelayState:
-        """``READY``, ``SUSPECT`` or ``DOWN``: the worse of what control port and media tell."""
-        return self.media.verdict if self._media_speaks else self.control
+        """``READY``, ``SUSPECT`` or ``DOWN``: the worst of what control port, media and agent tell."""
+        if self._media_speaks:
+            return self.media.verdict
+        return RelayState.SUSPECT if self._link_speaks else self.control
 
     @property
     def reason(self) -> str:
         """Why, in CamelCase."""
+        if self._link_speaks:
+            return self.link.state.value
         return self.media.reason if self._media_speaks or self._media_doubted else self._reason
 
     @property
     def message(self) -> str:
         """Why, in a sentence."""
+        if self._link_speaks:
+            return self.link.message
         return self.media.message if self._media_speaks or self._media_doubted else self._message
+
+    @property
+    def _link_speaks(self) -> bool:
+        return self.link.in_trouble and self.control is RelayState.READY and not self._media_speaks
 
     @property
     def _media_speaks(self) -> bool:
@@ -275,6 +295,13 @@ class Health:
         self.deleted = deleted
         self.judge()
 
+    def link_told(self, report: LinkReport, now: float) -> ReportResult:
+        """Take what its agent says of its link."""
+        result = self.link.take(report, now)
+        if result is ReportResult.TAKEN and self.link.in_trouble:
+            self.judge()
+        return result
+
     def _become_ready(self) -> None:
         self.control, self.was_ready, self.good = RelayState.READY, True, 0
         self._reason, self._message = "Probed", "it answers"
@@ -295,6 +322,8 @@ class Health:
             self._say(RelayState.DOWN, "Deleted", f"gone from the inventory, and {seen}")
         elif not self.backend_ready:
             self._say(RelayState.DOWN, "BackendNotReady", f"its pod or node is not ready, and {seen}")
+        elif self.link.in_trouble:
+            self._say(RelayState.DOWN, self.link.state.value, f"{self.link.message}, and {seen}")
         elif self.lost < self.policy.threshold:
             self._say(RelayState.SUSPECT, "Refused" if self.refused else "ProbeLost", seen)
         elif self._guard is not None and self._guard.network_suspect(self):

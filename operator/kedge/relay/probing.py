@@ -1,7 +1,8 @@
 """When one relay is probed, and what its answers are to its health: a loop of timers, without I/O.
 
 A ping leaves every ``interval``. A first refusal brings a confirming ping forward, so that a killed daemon is known a
-few milliseconds after the first probe that met its closed port. After trouble, and about once a second, the relay is
+few milliseconds after the first probe that met its closed port; so does an agent's word of a dead link, at once. After
+trouble, and about once a second, the relay is
 asked which instance it is.
 """
 
@@ -13,11 +14,13 @@ from typing import Final
 from kedge.base.timers import Timer, TimerHeap, TimerTarget
 from kedge.relay.backend import RelayReply, RelayUser
 from kedge.relay.health import Health
+from kedge.relay.link_health import LinkReport, ReportResult
 from kedge.relay.model import RelayState
 from kedge.relay.ng_client import REFUSED, RELAY_DOWN, TIMEOUT, NgClient, instance_of, uptime_of
 
 _TICK: Final = 0  # kinds of timer
 _CONFIRM: Final = 1
+_LAPSE: Final = 2
 
 _IDENTIFY: Final = -1  # tokens; those of pings count up from 0
 _UPTIME: Final = -2
@@ -71,6 +74,7 @@ class Prober(TimerTarget):
         "_count",
         "_health",
         "_identity_at",
+        "_lapse",
         "_listener",
         "_replies",
         "_sent",
@@ -94,6 +98,7 @@ class Prober(TimerTarget):
         self._identity_at = 0.0
         self._tick: Timer | None = None
         self._confirm: Timer | None = None
+        self._lapse: Timer | None = None
 
     def start(self, now: float, phase: float) -> None:
         """Probe at once, then regularly; ``phase`` (0 to 1, of an interval) lets many relays take turns."""
@@ -106,13 +111,19 @@ class Prober(TimerTarget):
         """Probe no more."""
         self._timers.cancel(self._tick)
         self._timers.cancel(self._confirm)
-        self._tick = self._confirm = None
+        self._timers.cancel(self._lapse)
+        self._tick = self._confirm = self._lapse = None
 
     def on_timer(self, kind: int, now: float) -> None:
-        """Send a ping, and arm the timer of the next one."""
+        """Send a ping, and arm the timer of the next one; or let an agent's word lapse."""
         if kind == _CONFIRM:
             self._confirm = None
             self._ping(now)
+            return
+        if kind == _LAPSE:
+            self._lapse = None
+            self._health.link.lapse(now)
+            self._listener.on_evidence(now)
             return
         interval = self._health.policy.interval
         at = (self._tick.at if self._tick is not None else now) + interval
@@ -130,6 +141,21 @@ class Prober(TimerTarget):
         if self._health.confirm_due and self._confirm is None:
             self._confirm = self._timers.schedule(now + self._settings.confirm_after, self, _CONFIRM)
         self._listener.on_evidence(now)
+
+    def link_told(self, report: LinkReport, now: float) -> ReportResult:
+        """Take an agent's report; a first word of trouble has a probe sent at once, that shall confirm it."""
+        link = self._health.link
+        had = link.in_trouble
+        result = self._health.link_told(report, now)
+        if result is not ReportResult.TAKEN:
+            return result
+        self._timers.cancel(self._lapse)
+        self._lapse = self._timers.schedule(link.until, self, _LAPSE) if link.in_trouble else None
+        if link.in_trouble and not had and self._health.control is not RelayState.DOWN:
+            self._timers.cancel(self._confirm)
+            self._confirm = self._timers.schedule(now, self, _CONFIRM)
+        self._listener.on_evidence(now)
+        return result
 
     def _ping(self, now: float) -> None:
         self._health.probe_sent()

@@ -24,6 +24,7 @@ from kedge.call.settings import CallSettings
 from kedge.ports.ports import CallWish
 from kedge.ports.sockets import Batch, RelaySocket, RtpSockets, SipSocket, SocketFactory
 from kedge.relay.fleet import Fleet, FleetListener, Relay
+from kedge.relay.link_health import LinkReport, ReportResult
 from kedge.relay.model import Intent, InventorySnapshot, RelayState
 from kedge.relay.ng_client import NgSettings
 from kedge.runtime.bookkeeper import Bookkeeper
@@ -317,6 +318,12 @@ class Signaling(FleetListener):
         self.fleet.wish(found[0], intent, now)
         self.bookkeeper.relay_changed(found[0])
         return ""
+
+    def report(self, report: LinkReport, now: float) -> ReportResult:
+        """Take what the agent beside a relay says of its link, on the loop."""
+        result = self.fleet.link_told(report, now)
+        self.bookkeeper.stats.link_reports[(result.value,)] += 1
+        return result
 
     # --- wishes -----------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import Final
 
+from kedge.relay.link_health import ReportResult
+
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 30.0)
 FAST_SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 
@@ -66,6 +68,10 @@ class Stats:
         self.probes: dict[tuple[str, str, str], int] = {}
         """Probes by (relay set, relay, outcome)."""
         self.probe_seconds: dict[tuple[str, str], Histogram] = {}
+        self.link_reports: dict[tuple[str], int] = dict.fromkeys(((one.value,) for one in ReportResult), 0)
+        """Agents' reports of links, by what became of them."""
+        self.admin_refused: dict[tuple[str], int] = {("missing",): 0, ("wrong",): 0, ("scope",): 0}
+        """Requests to the admin API without the token they need, by what is wrong; written on the thread of HTTP."""
         self.calls_ended = 0
         self.internal_errors = 0
         """Errors of Kedge itself, caught where one packet or timer ends. Anything but 0 is a bug."""

@@ -74,6 +74,8 @@ async def test_all_that_is_counted_is_told_with_its_labels() -> None:
     stats.reanchors[SET, "RelayDown", "Moved"] = 4
     stats.rejected["REGISTER", 405] = 1
     stats.probes[SET, "r1", "ok"] = 100
+    stats.admin_refused["wrong",] += 2
+    stats.link_reports["overtaken",] += 3
     stats.calls_ended = 6
     stats.loop_lag_max = 0.004
 
@@ -93,6 +95,9 @@ async def test_all_that_is_counted_is_told_with_its_labels() -> None:
             "kedge_sip_requests_received_total": 12,
             "kedge_sip_retransmissions_sent_total": 3,
             "kedge_sip_parse_errors_total reason=no start line": 2,
+            "kedge_admin_refused_requests_total reason=wrong": 2,
+            "kedge_admin_refused_requests_total reason=missing": 0,
+            "kedge_link_reports_total result=overtaken": 3,
             "kedge_calls_ended_total": 6,
             "kedge_loop_lag_max_seconds": 0.004,
         }.items()

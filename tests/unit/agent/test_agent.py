@@ -1,19 +1,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+import pytest
 from aiohttp import ClientSession, web
 
 from kedge.adapters.http_server import HttpServer
 from kedge.agent.agent import Holder, MediaWatcher, health_routes
 from kedge.agent.hold import HoldTimes
-from kedge.agent.media_watch import IFF_LOWER_UP, IFF_UP, Link, MediaReport, MediaState, Picture
+from kedge.agent.media_watch import IFF_LOWER_UP, IFF_UP, Link, MediaReport, Picture
 from kedge.agent.netlink import NetlinkFailedError
 from kedge.agent.relay_sessions import RelayGoneError, RelaySilentError
 from kedge.agent.reporting import Reporter
 from kedge.base.backoff import Backoff
+from kedge.relay.link_health import LinkState
 
 ADDRESS = "192.0.2.7"
 QUICK = HoldTimes(deadline=5.0, settle=0.02, interval=0.01)
@@ -102,7 +105,7 @@ class Kernel:
         await asyncio.Event().wait()
 
 
-async def told(*looks: Picture | Exception) -> tuple[list[MediaState], str]:
+async def told(*looks: Picture | Exception) -> tuple[list[LinkState], str]:
     kernel, reports = Kernel(*looks), list[MediaReport]()
     watcher = MediaWatcher(ADDRESS, reports.append, look=kernel.pictures, backoff=Backoff(first=0.001, most=0.002))
     task = asyncio.create_task(watcher.run())
@@ -113,14 +116,14 @@ async def told(*looks: Picture | Exception) -> tuple[list[MediaState], str]:
 
 
 async def test_a_link_that_goes_down_is_told() -> None:
-    assert await told(WELL, DOWN) == ([MediaState.LINK_DOWN], "LinkDown")
+    assert await told(WELL, DOWN) == ([LinkState.LINK_DOWN], "LinkDown")
 
 
 async def test_a_watch_that_broke_down_tells_nothing_until_it_sees_again() -> None:
     broken = NetlinkFailedError("netlink: gone")
 
     assert await told(WELL, broken, DOWN) == ([], "Unknown")
-    assert await told(WELL, broken, WELL, DOWN) == ([MediaState.LINK_DOWN], "LinkDown")
+    assert await told(WELL, broken, WELL, DOWN) == ([LinkState.LINK_DOWN], "LinkDown")
 
 
 class Signaling:
@@ -133,17 +136,19 @@ class Signaling:
 
     async def take(self, request: web.Request) -> web.Response:
         self.taken.append(await request.json())
+        self.authorization = request.headers.get("Authorization")
         self.news.set()
         return web.json_response({}, status=self.status)
 
-    async def report(self, *states: MediaState, until: Callable[[Reporter], bool]) -> Reporter:
+    async def report(self, *states: LinkState, until: Callable[[Reporter], bool], token: str = "") -> Reporter:
         server = HttpServer(("127.0.0.1", 0), [web.post("/v1/evidence", self.take)])
         address = await server.start()
         try:
-            async with Reporter("uid-1", address, clock=lambda: 10.0) as reporter:
+            bearer = {"Authorization": f"Bearer {token}"} if token else {}
+            async with Reporter("uid-1", address, authorization=lambda: bearer, clock=lambda: 10.0) as reporter:
                 for state in states:
                     self.news.clear()
-                    reporter.tell(MediaReport(state=state, interface="eth0", since=9.75))
+                    reporter.tell(MediaReport(state=state, interface="eth0", seen=9.75))
                     await asyncio.wait_for(self.news.wait(), 10)
                 await asyncio.wait_for(asyncio.gather(*reporter.posts), 10)
                 assert until(reporter)
@@ -155,7 +160,7 @@ class Signaling:
 async def test_signaling_is_told_which_relay_and_how_long_ago() -> None:
     signaling = Signaling()
 
-    await signaling.report(MediaState.LINK_DOWN, MediaState.WELL, until=lambda one: one.delivered >= 1)
+    await signaling.report(LinkState.LINK_DOWN, LinkState.WELL, until=lambda one: one.delivered >= 1)
 
     first, second = signaling.taken
     assert first | {"sequence": 0} == {
@@ -165,10 +170,20 @@ async def test_signaling_is_told_which_relay_and_how_long_ago() -> None:
     assert second["sequence"] > first["sequence"]
 
 
-async def test_a_report_that_is_refused_is_dropped() -> None:
-    reporter = await Signaling(403).report(MediaState.LINK_DOWN, until=lambda one: one.dropped == 1)
+async def test_a_report_that_is_refused_is_dropped_and_told_without_its_token(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    signaling = Signaling(403)
+
+    reporter = await signaling.report(
+        LinkState.LINK_DOWN, until=lambda one: one.dropped == 1, token="report-token-of-agents"
+    )
 
     assert reporter.delivered == 0
+    assert signaling.authorization == "Bearer report-token-of-agents"
+    assert "it answers 403" in caplog.text
+    assert "report-token-of-agents" not in caplog.text
 
 
 async def test_a_report_that_reaches_nobody_is_dropped() -> None:
@@ -177,7 +192,7 @@ async def test_a_report_that_reaches_nobody_is_dropped() -> None:
     await server.close()
 
     async with Reporter("uid-1", address) as reporter:
-        reporter.tell(MediaReport(state=MediaState.LINK_DOWN, interface="eth0", since=0.0))
+        reporter.tell(MediaReport(state=LinkState.LINK_DOWN, interface="eth0", seen=0.0))
         await asyncio.wait_for(asyncio.gather(*reporter.posts), 10)
 
     assert (reporter.delivered, reporter.dropped) == (0, 1)

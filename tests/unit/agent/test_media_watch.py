@@ -3,7 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kedge.agent.media_watch import IFF_LOWER_UP, IFF_UP, Link, MediaReport, MediaState, MediaWatch, Picture
+from kedge.agent.media_watch import IFF_LOWER_UP, IFF_UP, Link, MediaReport, MediaWatch, Picture
+from kedge.relay.link_health import LinkState
 
 ADDRESS = "192.0.2.7"
 
@@ -46,12 +47,12 @@ def test_trouble_is_told_again_each_second_and_its_end_once() -> None:
     assert told(*looks) == [(0.1, "LinkDown", "eth0"), (1.1, "LinkDown", "eth0"), (1.2, "Well", "eth0")]
 
 
-def test_trouble_is_dated_from_its_first_sight() -> None:
+def test_trouble_is_dated_from_its_last_sight() -> None:
     watch = MediaWatch(ADDRESS)
     watch.observe(WELL, 0.0)
     watch.observe(DOWN, 5.0)
 
-    assert watch.observe(DOWN, 7.0) == MediaReport(state=MediaState.LINK_DOWN, interface="eth0", since=5.0)
+    assert watch.observe(DOWN, 7.0) == MediaReport(state=LinkState.LINK_DOWN, interface="eth0", seen=7.0)
 
 
 def test_what_was_never_seen_well_is_not_told() -> None:
@@ -73,9 +74,9 @@ def test_nothing_is_told_by_one_that_was_blind_until_it_has_seen_well_again() ->
 
 @given(st.lists(st.sampled_from([WELL, DOWN, NO_CARRIER, REMOVED]), min_size=1))
 def test_whoever_hears_the_reports_knows_what_was_seen_last(looks: list[Picture]) -> None:
-    watch, heard = MediaWatch(ADDRESS), MediaState.WELL
+    watch, heard = MediaWatch(ADDRESS), LinkState.WELL
     for number, one in enumerate(looks):
         report = watch.observe(one, number * 0.3)
         heard = report.state if report is not None else heard
 
-    assert heard is (watch.state or MediaState.WELL)
+    assert heard is (watch.state or LinkState.WELL)

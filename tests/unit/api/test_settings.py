@@ -45,6 +45,15 @@ PEERS = "peers: [{name: a, networks: [10.0.0.0/8]}, {name: b, networks: [192.0.2
         ("log: {format: xml}", "s:1: log.format: xml is not allowed: must be json or text"),
         ("admin: {port: 70000}", "s:1: admin.port: 70000 is not allowed: must be a whole number from 0 to 65535"),
         (
+            "admin: {address: 192.0.2.7}",
+            's:1: admin.tokenFile: "" (the default) is not allowed: '
+            "is needed unless address is a loopback address: others could reach calls there",
+        ),
+        (
+            "admin: {reportTokenFile: /etc/report}",
+            "s:1: admin.reportTokenFile: /etc/report is not allowed: needs tokenFile: without it no token is asked for",
+        ),
+        (
             "kube: {resync: 30}",
             "s:1: kube.resync: 30 is not allowed: " + DURATION,
         ),
@@ -92,6 +101,20 @@ def test_nothing_given_is_all_defaults() -> None:
     assert Settings().sip.timers.t1 == 0.5
     assert Settings().sip.ring_timeout == 180
     assert Settings().kube.resync == 30
+
+
+@pytest.mark.parametrize(
+    "admin",
+    ["{}", "{address: '::1'}", "{address: 127.8.0.1}", "{address: 192.0.2.7, tokenFile: /t}", "{tokenFile: /t}"],
+)
+def test_the_admin_api_is_open_on_loopback_alone(admin: str) -> None:
+    assert load_settings(f"admin: {admin}").admin is not None
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "'::'", "10.0.0.1", "'fd00::7'"])
+def test_elsewhere_it_asks_for_a_token(address: str) -> None:
+    with pytest.raises(ManifestError, match=r"admin\.tokenFile"):
+        load_settings(f"admin: {{address: {address}}}")
 
 
 def test_null_turns_a_part_off() -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import json
 import os
@@ -64,6 +65,9 @@ def pods(found: Objects) -> Iterator[dict[str, Any]]:
 @pytest.mark.parametrize("case", CASES)
 def test_it_is_rendered_as_in_the_golden_file(helm: Path, case: str) -> None:
     found = [one for _, one in sorted(objects(rendered(helm, case)).items()) if one["kind"] != "Role"]
+    for one in found:
+        if one["kind"] == "Secret":
+            one["data"] = dict.fromkeys(one["data"], "random")
     text = yaml.safe_dump_all(found, sort_keys=False, width=120)
 
     path = HERE / "golden" / f"{case}.yaml"
@@ -92,6 +96,71 @@ def test_no_container_has_more_rights_than_restricted_pods_may_have(helm: Path, 
         assert [one["securityContext"] for one in spec["containers"]] == [RESTRICTED] * len(spec["containers"])
 
 
+def tokens(found: Objects) -> dict[str, str]:
+    return {name: one["data"]["token"] for (kind, name), one in found.items() if kind == "Secret"}
+
+
+def test_tokens_are_random_and_stand_in_their_secrets_alone(helm: Path) -> None:
+    first, second = rendered(helm, "default"), rendered(helm, "default")
+    made = [*tokens(objects(first)).values(), *tokens(objects(second)).values()]
+
+    assert set(tokens(objects(first))) == {"kedge-admin-token", "kedge-report-token"}
+    assert len(set(made)) == 4
+    for one in made[:2]:
+        plain = base64.b64decode(one).decode()
+        assert re.fullmatch(r"[A-Za-z0-9]{48}", plain)
+        assert first.count(one) == 1
+        assert plain not in first
+
+
+def test_with_secrets_of_ones_own_none_is_made(helm: Path) -> None:
+    words = ("--set", "adminToken.existingSecret=ours", "--set", "adminToken.existingReportSecret=reports")
+    found = objects(template(helm, *words).stdout)
+
+    assert tokens(found) == {}
+    assert token_files(found["Deployment", "kedge-signaling"]) == {"admin": "ours", "report": "reports"}
+    assert token_files(found["Deployment", "kedge-operator"]) == {"admin": "ours"}
+    assert {"name": "KEDGE_REPORT_SECRET", "value": "reports"} in environment(found["Deployment", "kedge-operator"])
+
+
+def token_files(deployment: dict[str, Any]) -> dict[str, str]:
+    """The Secret by the name of the file that its token is."""
+    volumes = deployment["spec"]["template"]["spec"]["volumes"]
+    sources = [one["secret"] for volume in volumes for one in volume.get("projected", {}).get("sources", ())]
+    return {item["path"]: one["name"] for one in sources for item in one["items"]}
+
+
+def environment(deployment: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+    return found
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_role_may_read_secrets_and_each_pod_has_the_files_that_it_reads(helm: Path, case: str) -> None:
+    found = objects(rendered(helm, case))
+
+    for (kind, name), one in found.items():
+        for rule in one["rules"] if kind == "Role" else ():
+            assert not {"secrets", "*"} & set(rule["resources"]), name
+        if kind == "Deployment":
+            (mount,) = [
+                each
+                for each in one["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
+                if each["name"] == "tokens"
+            ]
+            wanted = {"admin"} if name.endswith("-operator") else {"admin", "report"}
+            assert {f"{mount['mountPath']}/{each}" for each in token_files(one)} == {
+                f"/etc/kedge-tokens/{each}" for each in wanted
+            }
+
+
+def test_without_an_admin_api_there_are_no_tokens(helm: Path) -> None:
+    found = objects(template(helm, "--set", "settings.admin=null").stdout)
+
+    assert tokens(found) == {}
+    assert token_files(found["Deployment", "kedge-signaling"]) == {}
+
+
 @pytest.mark.parametrize("case", WITH_SETTINGS)
 def test_the_process_takes_the_settings_that_are_rendered(helm: Path, case: str) -> None:
     found = objects(rendered(helm, case))
@@ -101,6 +170,11 @@ def test_the_process_takes_the_settings_that_are_rendered(helm: Path, case: str)
 
     assert settings.sip.listen[0].address == "192.0.2.7"
     assert settings.metrics is not None
+    assert settings.admin is not None
+    files = token_files(found["Deployment", "kedge-signaling"])
+    assert {settings.admin.token_file, settings.admin.report_token_file} == {
+        f"/etc/kedge-tokens/{one}" for one in files
+    }
     deployment = found["Deployment", "kedge-signaling"]
     assert settings.signaling.replicas == deployment["spec"]["replicas"], "each takes its share of the limits"
 
@@ -192,7 +266,7 @@ def test_the_schema_names_every_value_and_no_other() -> None:
     values = yaml.safe_load((chart.CHART / "values.yaml").read_text(encoding="utf-8"))
 
     assert set(schema["properties"]) - {"global"} == set(values)
-    for part in ("operator", "signaling", "networkPolicy", "image", "relays", "test"):
+    for part in ("operator", "signaling", "networkPolicy", "adminToken", "image", "relays", "test"):
         assert set(schema["properties"][part]["properties"]) == set(values[part]), part
     assert not list(open_objects(schema, ""))
 
@@ -219,7 +293,11 @@ def test_the_manifests_are_the_default_of_the_chart(helm: Path) -> None:
     for name in kustomization["resources"]:
         found |= objects((plain / name).read_text(encoding="utf-8"))
 
-    assert set(found) == {(one["kind"], one["metadata"]["name"]) for one in chart.render(helm, "--include-crds")}
+    made = {(one["kind"], one["metadata"]["name"]) for one in chart.render(helm, "--include-crds")}
+    assert set(found) == {one for one in made if one[0] != "Secret"}
+    for _, name in made - set(found):
+        told = (plain / "kustomization.yaml").read_text(encoding="utf-8")
+        assert name in {f"kedge-{scope}-token" for scope in re.findall(r"admin|report", told)}
 
 
 class NoBooks:

@@ -30,7 +30,7 @@ def test_the_environment_of_a_pod_says_all(given: list[AgentOptions]) -> None:
     environment = {
         "KEDGE_RELAY_CONTROL": "[fd00::7]:2224", "KEDGE_AGENT_LISTEN": "[fd00::7]:9902",
         "KEDGE_DRAIN_DEADLINE": "1m30s", "KEDGE_MEDIA_ADDRESS": "fd00::7",
-        "KEDGE_SIGNALING": "kedge-signaling.media:8081", "POD_UID": "uid-1",
+        "KEDGE_SIGNALING": "kedge-signaling.media:8081", "POD_UID": "uid-1", "KEDGE_TOKEN_FILE": "/etc/report",
     }  # fmt: skip
 
     assert CliRunner().invoke(main, ["agent"], env=environment).exit_code == 0
@@ -38,7 +38,7 @@ def test_the_environment_of_a_pod_says_all(given: list[AgentOptions]) -> None:
     assert given == [
         AgentOptions(
             control=("fd00::7", 2224), listen=("fd00::7", 9902), deadline=90.0, watch="fd00::7", relay_uid="uid-1",
-            signaling=("kedge-signaling.media", 8081),
+            signaling=("kedge-signaling.media", 8081), token_file="/etc/report",
         )
     ]  # fmt: skip
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kedge.adapters.token_file import TokenFileError
 from kedge.api.load import load_settings
 from kedge.api.settings import Settings
 from kedge.cli.cluster import ClusterOptions, cluster_of
@@ -64,6 +65,23 @@ async def test_what_cannot_be_found_is_told(kubeconfig: str, tmp_path: Path, con
 
     with pytest.raises(StartError, match=r"no cluster: .*--kubeconfig"):
         await cluster_of(Settings(), ClusterOptions(kubeconfig=file, context=context))
+
+
+async def test_the_token_for_signaling_pods_is_that_of_the_settings_and_follows_its_file(
+    kubeconfig: str, tmp_path: Path
+) -> None:
+    file, options = tmp_path / "token", ClusterOptions(kubeconfig=kubeconfig)
+    settings = load_settings(f"admin: {{ address: 192.0.2.7, tokenFile: {file} }}")
+    with pytest.raises(TokenFileError, match=r"admin\.tokenFile: .*: No such file"):
+        await cluster_of(settings, options)
+    file.write_text("the-token-of-today\n")
+
+    cluster = await cluster_of(settings, options)
+    today = cluster.token()
+    file.write_text("the-token-of-tomorrow\n")
+
+    assert (today, cluster.token()) == ("the-token-of-today", "the-token-of-tomorrow")
+    assert (await cluster_of(Settings(), options)).token() == ""
 
 
 async def test_replicas_are_told_apart_by_the_settings_or_the_host(kubeconfig: str) -> None:

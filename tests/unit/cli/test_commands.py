@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -220,11 +221,13 @@ def test_a_call_of_any_name_is_only_a_name(server: Server) -> None:
 
 
 @contextmanager
-def answering(body: bytes) -> Iterator[str]:
-    """Something that is not Kedge."""
+def answering(body: bytes, got: list[bytes] | None = None) -> Iterator[str]:
+    """Something that is not Kedge; ``got`` takes what it is asked."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+        asked = await reader.readuntil(b"\r\n\r\n")
+        if got is not None:
+            got.append(asked)
         writer.write(body)
         await writer.drain()
         writer.close()
@@ -282,6 +285,25 @@ def test_no_server_is_told_with_what_to_do(command: tuple[str, ...]) -> None:
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("kedge: cannot reach Kedge at http://127.0.0.1:1: ")
     assert "--server" in result.stderr
+
+
+@pytest.mark.parametrize("command", [("calls",), ("events",), ("plan", "rebalance"), ("drain", "r1")])
+def test_a_file_without_a_token_is_told(server: Server, command: tuple[str, ...], tmp_path: Path) -> None:
+    result = kedge(server, *command, "--token-file", str(tmp_path / "nowhere"))
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"kedge: --token-file: {tmp_path / 'nowhere'}: No such file or directory\n"
+
+
+def test_whoever_a_server_redirects_to_gets_no_token(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("the-token-of-today")
+    got: list[bytes] = []
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", got) as there:
+        away = b"HTTP/1.1 302 Found\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % f"{there}/v1/calls".encode()
+        with answering(away, got) as here:
+            CliRunner().invoke(main, ["calls", "--server", here, "--token-file", str(tmp_path / "token")])
+
+    assert [b"the-token-of-today" in one for one in got] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import subprocess
@@ -25,6 +26,7 @@ spec:
   engine: RTPEngine
   endpoints: [{ name: r1, address: 127.0.0.1, port: 9 }]
 """
+FULL, REPORT, WRONG = "full-token-of-the-test", "report-token-of-the-test", "wrong-token-of-the-test"
 
 
 @pytest.fixture
@@ -124,6 +126,85 @@ def test_it_is_ready_once_its_relays_are_judged_and_ends_on_sigterm(silent: Kedg
     lines = [json.loads(line) for line in silent.log.splitlines()]
     assert lines[-1]["message"] == "ending"
     assert any(one.get("event") == "RelayDown" and one["relay"] == "relay-1" for one in lines)
+
+
+@pytest.mark.parametrize(("name", "content"), [("tokenFile", None), ("reportTokenFile", "")])
+def test_a_token_file_that_cannot_be_used_is_told(
+    tmp_path: Path, relay_set: Path, name: str, content: str | None
+) -> None:
+    files = {one: tmp_path / one for one in ("tokenFile", "reportTokenFile")}
+    for one in files.values():
+        one.write_text(FULL)
+    if content is None:
+        files[name].unlink()
+    else:
+        files[name].write_text(content)
+    admin = {"address": "127.0.0.1", "port": 0} | {one: str(path) for one, path in files.items()}
+
+    status, err = run("--settings", str(settings(tmp_path, admin=admin)), "--relayset", str(relay_set))
+
+    assert status == 1
+    assert f"kedge: admin.{name}: {files[name]}: " in err
+    assert "Traceback" not in err
+
+
+def test_a_token_is_asked_for_changed_while_it_runs_and_never_logged(silent: KedgeProcess, tmp_path: Path) -> None:
+    full, report, wrong = tmp_path / "full", tmp_path / "report", tmp_path / "wrong"
+    for file, token in ((full, FULL), (report, REPORT), (wrong, WRONG)):
+        file.write_text(f"{token}\n")
+    host, port = silent.admin
+    files = {"tokenFile": str(full), "reportTokenFile": str(report)}
+    silent.settings = {
+        "log": {"format": "json", "level": "debug"}, "admin": {"address": host, "port": port, **files}
+    }  # fmt: skip
+
+    def calls(*words: str) -> tuple[int, str]:
+        done = CliRunner().invoke(main, ["calls", "--server", f"http://{host}:{port}", *words])
+        return done.exit_code, done.stderr
+
+    with silent:
+        given = calls("--token-file", str(full))
+        missing, other, scope = (calls(*words) for words in ((), ("--token-file", str(wrong)),
+                                                             ("--token-file", str(report))))  # fmt: skip
+        full.write_text(f"{WRONG}\n")
+        changed = [calls("--token-file", str(one))[0] for one in (full, wrong)]
+        full.write_text("x")
+        last_good = calls("--token-file", str(wrong))[0]
+        refused = {
+            one: silent.metric("kedge_admin_refused_requests_total", reason=one)
+            for one in ("missing", "wrong", "scope")
+        }
+
+    assert given == (0, "")
+    assert (missing[0], other[0], scope[0]) == (1, 1, 1)
+    assert "a bearer token is needed" in missing[1]
+    assert "the token is not valid here" in other[1]
+    assert "for POST /v1/evidence alone" in scope[1]
+    assert (changed, last_good) == ([0, 0], 0)
+    assert refused == {"missing": 1, "wrong": 1, "scope": 1}
+    assert "the tokens known last stand" in silent.log
+    for token in (FULL, REPORT, WRONG):
+        assert token not in silent.log
+        assert token not in missing[1] + other[1] + scope[1]
+
+
+def test_reports_of_links_reach_the_relays_and_those_of_nobody_are_counted(silent: KedgeProcess) -> None:
+    body = json.dumps({"relay": "x", "state": "LinkDown", "interface": "eth0", "age": 0.0, "sequence": 1})
+    with silent:
+        connection = http.client.HTTPConnection(*silent.admin, timeout=5)
+        answers = []
+        for relay in ("x", "default/voice/relay-1"):
+            connection.request(
+                "POST", "/v1/evidence", body.replace('"x"', f'"{relay}"'), {"Content-Type": "application/json"}
+            )
+            response = connection.getresponse()
+            answers.append(response.status)
+            response.read()
+        connection.close()
+        counted = [silent.metric("kedge_link_reports_total", result=one) for one in ("unknown", "taken")]
+
+    assert answers == [404, 202]
+    assert counted == [1, 1]
 
 
 def test_admin_and_metrics_may_share_an_address(silent: KedgeProcess) -> None:

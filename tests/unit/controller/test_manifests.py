@@ -13,6 +13,7 @@ import yaml
 from kedge.api.relayset import RelaySet
 from kedge.controller.drift import drifted
 from kedge.controller.manifests import ManifestSettings, UnsupportedError, owned_manifests, owned_name
+from kedge.ports.kube import NETWORK_POLICY_KIND
 
 GOLDEN = Path(__file__).parent / "golden"
 SETTINGS = ManifestSettings(
@@ -36,6 +37,16 @@ CASES: dict[str, tuple[dict[str, Any], ManifestSettings]] = {
     "agent-host-network": (
         {"replicas": 2, "media": {"hostNetwork": True, "families": ["IPv6"]}, "control": {"port": 2300}},
         replace(SETTINGS, agent_image="registry.example/kedge:1"),
+    ),
+    "agent-reports": (
+        {"replicas": 2, "media": {"hostNetwork": True}},
+        replace(
+            SETTINGS,
+            agent_image="registry.example/kedge:1",
+            signaling_service="kedge-signaling",
+            admin_port=8081,
+            report_secret="kedge-report-token",
+        ),
     ),
     "full": (
         {
@@ -93,6 +104,76 @@ def test_manifests_are_as_in_the_golden_file(case: str) -> None:
         path.write_text(yaml.safe_dump_all(made, sort_keys=False))
 
     assert made == list(yaml.safe_load_all(path.read_text()))
+
+
+def network_policies(case: str) -> list[dict[str, Any]]:
+    spec, settings = CASES[case]
+    return [one for kind, one in owned_manifests(relay_set(spec), settings) if kind is NETWORK_POLICY_KIND]
+
+
+def test_the_control_port_is_open_to_signaling_and_nobody_else() -> None:
+    (policy,) = (one["spec"] for one in network_policies("full"))
+    control, media = policy["ingress"]
+
+    assert policy["podSelector"] == {"matchLabels": {"kedge.media/relayset": "voice"}}
+    assert policy["policyTypes"] == ["Ingress"], "what is not named below is closed; a pod always reaches itself"
+    assert control["ports"] == [{"protocol": "UDP", "port": 2223}]
+    assert control["from"] == [
+        {
+            "podSelector": {"matchLabels": {"app": "sip"}},
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kedge-system"}},
+        },
+        {"ipBlock": {"cidr": "10.0.0.0/8"}},
+    ]
+    assert media == {"ports": [{"protocol": "UDP", "port": 20000, "endPort": 21999}]}
+    assert not 20000 <= 2223 <= 21999
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "host" not in case and case != "agent-reports"])
+def test_no_rule_of_a_policy_lets_everybody_at_the_control_port(case: str) -> None:
+    (policy,) = network_policies(case)
+
+    for rule in policy["spec"]["ingress"]:
+        ports = [range(one["port"], one.get("endPort", one["port"]) + 1) for one in rule["ports"]]
+        assert rule.get("from") or not any(2223 in one for one in ports)
+        assert all(one["protocol"] == "UDP" for one in rule["ports"])
+
+
+def agent_of(spec: dict[str, Any], **settings: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return pod and agent."""
+    given = replace(SETTINGS, agent_image="kedge:1", **settings)
+    pod = owned_manifests(relay_set({"replicas": 1, **spec}), given)[0][1]["spec"]["template"]["spec"]
+    return pod, pod["initContainers"][0]
+
+
+@pytest.mark.parametrize(
+    ("host_network", "settings"),
+    [
+        (False, {"signaling_service": "sig", "admin_port": 8080, "report_secret": "s"}),
+        (True, {"admin_port": 8080, "report_secret": "s"}),
+        (True, {"signaling_service": "sig", "report_secret": "s"}),
+    ],
+    ids=["in the pod network", "no service", "no admin API"],
+)
+def test_an_agent_that_can_tell_nothing_is_given_nothing(host_network: bool, settings: dict[str, Any]) -> None:
+    pod, agent = agent_of({"media": {"hostNetwork": host_network}}, **settings)
+
+    assert "volumes" not in pod
+    assert "volumeMounts" not in agent
+    assert not [one for one in agent["args"] if "signaling" in one or "token" in one]
+
+
+def test_the_token_for_reports_is_a_file_of_the_agent_alone() -> None:
+    pod, agent = agent_of(
+        {"media": {"hostNetwork": True}}, signaling_service="sig", admin_port=8080, report_secret="reports"
+    )
+
+    (volume,) = pod["volumes"]
+    assert volume["secret"] == {"secretName": "reports", "optional": True}
+    (mount,) = agent["volumeMounts"]
+    assert f"--token-file={mount['mountPath']}/token" in agent["args"]
+    assert "volumeMounts" not in pod["containers"][0], "the relay itself has none"
+    assert pod["automountServiceAccountToken"] is False
 
 
 def test_relays_of_others_need_nothing() -> None:

@@ -3,6 +3,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from kedge.relay.health import Guard, Health
+from kedge.relay.link_health import LAPSE, LinkReport, LinkState, ReportResult
 from kedge.relay.model import HealthPolicy, RelayState
 
 READY, SUSPECT, DOWN = RelayState.READY, RelayState.SUSPECT, RelayState.DOWN
@@ -205,6 +206,14 @@ class HealthMachine(RuleBasedStateMachine):
     def restart(self) -> None:
         self.run += 1
 
+    @rule(state=st.sampled_from(LinkState))
+    def report(self, state: LinkState) -> None:
+        self._step()
+        word = LinkReport(relay="r", state=state, interface="eth0", age=0.0, sequence=int(self.now))
+        assert self.health.link_told(word, self.now) is ReportResult.TAKEN
+        if not self.evidence_since_good:
+            assert (self.health.verdict is DOWN) == (self.before is DOWN)  # a word alone is not death
+
     @rule(ready=st.booleans(), deleted=st.booleans())
     def inventory(self, ready: bool, deleted: bool) -> None:
         self._step()
@@ -215,6 +224,7 @@ class HealthMachine(RuleBasedStateMachine):
 
     @rule()
     def enough_good_probes(self) -> None:
+        self.health.link.lapse(self.now + LAPSE)
         for _ in range(self.recovery):
             self.answer()
         assert self.health.verdict is READY
@@ -224,12 +234,14 @@ class HealthMachine(RuleBasedStateMachine):
     def a_ready_relay_has_nothing_against_it(self) -> None:
         if hasattr(self, "health") and self.health.verdict is READY:
             assert not self.evidence_since_good
+            assert not self.health.link.in_trouble
             assert self.health.was_ready
 
     @invariant()
     def one_sign_is_not_death(self) -> None:
         if hasattr(self, "health") and self.evidence_since_good and self.health.verdict is DOWN:
-            assert self.health.reason in {"Refused", "Deleted", "BackendNotReady", "ProbesLost"}
+            kinds = {"Refused", "Deleted", "BackendNotReady", "ProbesLost", "LinkDown", "AddressRemoved"}
+            assert self.health.reason in kinds
 
 
 TestHealth = HealthMachine.TestCase
