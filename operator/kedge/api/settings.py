@@ -270,8 +270,9 @@ class Signaling(Model):
     maxSessionsPerRelay: none of them knows how many calls the others have on a relay."""
     view_url: Annotated[str, StringConstraints(max_length=512, pattern=HTTP_URL), RESTART] = ""
     """Where this process's view of calls and relays is read; made from the admin address when empty."""
-    shutdown_grace: Annotated[float, DurationBounds(0, 3600), LIVE] = 5.0
-    """How long the end of the process waits for BYEs to be answered."""
+    shutdown_grace: Annotated[float, DurationBounds(0, 86400), LIVE] = 300.0
+    """How long calls may go on once the process is told to end (SIGTERM); new ones get 503 from then on. What is left
+    is hung up on both sides. A second signal ends the wait."""
     commands: Annotated[Commands, LIVE] = Commands()
     """How relays are commanded."""
     reanchor: Annotated[Reanchor, LIVE] = Reanchor()
