@@ -37,7 +37,6 @@ NOT_YET: Final[Mapping[str, str]] = {
     "settings.sip.maxForwards": "A request without Max-Forwards counts as one with 70.",
     "settings.routes[].nextHops[].weight": "Next hops are tried in the order of the list.",
     "settings.signaling.viewUrl": "",
-    "settings.signaling.commands.sweepInterval": "Sessions left at a relay that was Down are deleted when it returns.",
     "settings.signaling.reanchor.rest": "",
     "settings.signaling.reanchor.ownNetworkPercent": "The guard works when more relays are silent than answer.",
     "settings.kube.requestTimeout": "It is always 10 s.",

@@ -240,7 +240,7 @@ class Commands(Model):
     outstanding: Annotated[int, Field(ge=1, le=256)] = 4
     """Commands that one relay may have before it at a time; bursts starve the media of live calls."""
     sweep_interval: Annotated[float, DurationBounds(1, 86400)] = 60.0
-    """Time between two searches for sessions that no call owns."""
+    """Time between two looks at the sessions of a relay: those of this process that no call owns are deleted."""
 
 
 class Reanchor(Model):

@@ -51,6 +51,7 @@ class B2bua(ServerUser):
         "farewells",
         "fleet",
         "ids",
+        "mark",
         "observer",
         "on_relay",
         "rng",
@@ -85,6 +86,8 @@ class B2bua(ServerUser):
         """Calls that ended before the caller's ACK, by our tag."""
         self.draining = False
         """Whether new calls are refused, as this process is to end."""
+        self.mark = ids.token()
+        """What the names of our sessions at relays begin with: those of another process, or of another run, differ."""
         self.failover = Failover(self)
         self._unattended = Unattended()
         self._orphans: dict[tuple[str, str], list[str]] = {}
@@ -303,7 +306,7 @@ class B2bua(ServerUser):
         for key in [key for key in self._orphans if key[0] == relay.uid]:
             orphans = self._orphans.pop(key)
             for session in orphans if key[1] in ("", relay.instance) else ():
-                call = self.calls.get(session.rpartition(".")[0])
+                call = self.calls.get(session.split(".")[1])
                 if call is None or call.session != session or call.relay is not relay:
                     self._delete(relay, session, now)
         self.failover.drain_over(relay)

@@ -78,6 +78,7 @@ class Call:
         "id",
         "last_anchor",
         "last_move_at",
+        "mark",
         "move",
         "relay",
         "relay_instance",
@@ -93,7 +94,7 @@ class Call:
     caller: Leg
     callee: Leg
 
-    def __init__(self, call_id: str, relay_set: str, now: float) -> None:
+    def __init__(self, call_id: str, relay_set: str, mark: str, now: float) -> None:
         self.id = call_id
         self.relay_set = relay_set
         self.state = SETTING_UP
@@ -107,6 +108,8 @@ class Call:
         self.session = ""
         """Name of the current session at the relay."""
         self.sessions_made = 0
+        self.mark = mark
+        """Of the process, in the name of each session: other processes have sessions at the same relays."""
         self.setup: Setup | None = None
         self.bridge: Bridge | None = None
         """A party's offer/answer exchange that is being carried over to the other."""
@@ -141,4 +144,4 @@ class Call:
     def new_session(self) -> str:
         """Return the name of a further session: unique at every relay, also for a second try at the same one."""
         self.sessions_made += 1
-        return f"{self.id}.{self.sessions_made}"
+        return f"{self.mark}.{self.id}.{self.sessions_made}"

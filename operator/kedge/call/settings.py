@@ -36,6 +36,8 @@ class CallSettings:
     """Seconds: longest wait that a Retry-After can ask for."""
     linger: float = 0.5
     """Seconds for which a call's session stays at a living relay that it has left: packets may be on their way."""
+    sweep_interval: float = 60.0
+    """Seconds between two looks at the sessions of one relay, for those that no call has."""
     patience: float = 30.0
     """Seconds that calls of a dead relay wait for a relay with room, before the ``unmovable`` policy ends them."""
     max_offers: int = 3

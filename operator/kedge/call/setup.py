@@ -115,7 +115,7 @@ class Setup(ClientOwner, TimerTarget):
         if route is None:
             b2bua.reject(tx, request, 404, now)
             return
-        call = Call(f"call-{b2bua.ids.token()}", route.relay_set, now)
+        call = Call(f"call-{b2bua.ids.token()}", route.relay_set, b2bua.mark, now)
         call.emergency = "urn:service:sos" in request.uri or bool(request.get("Resource-Priority"))
         call.zone = _zone_of(b2bua, peer, route)
         call.caller = caller_leg(b2bua, call, tx.source, request, peer)

@@ -34,6 +34,7 @@ def signaling_settings(settings: Settings) -> SignalingSettings:
             refuse_for=sip.retry_after, busy_timeout=reanchor.busy_wait, answer_timeout=reanchor.response_timeout,
             max_offers=reanchor.max_offers, zone=settings.signaling.zone,
             drop_strangers=sip.strangers is Strangers.DROP,
+            sweep_interval=commands.sweep_interval,
         ),
         timers=TimerSettings(t1=sip.timers.t1, t2=sip.timers.t2, t4=sip.timers.t4),
         ng=NgSettings(

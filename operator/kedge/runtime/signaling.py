@@ -21,6 +21,7 @@ from kedge.call.b2bua import B2bua
 from kedge.call.call import Call
 from kedge.call.routing import Routing
 from kedge.call.settings import CallSettings
+from kedge.call.sweep import Sweep
 from kedge.ports.ports import CallWish
 from kedge.ports.sockets import Batch, RelaySocket, RtpSockets, SipSocket, SocketFactory
 from kedge.relay.fleet import Fleet, FleetListener, Relay
@@ -94,6 +95,7 @@ class Signaling(FleetListener):
         self.fleet = Fleet(self._timers, ids, self, rng, self._settings.ng)
         self.b2bua.sip, self.b2bua.fleet = self.layer, self.fleet
         self.bookkeeper.attach(self.b2bua, self.layer, self.fleet)
+        Sweep(self.b2bua).start(self._loop.time())
         self._tick_at = self._loop.time() + _TICK
         self._loop.call_at(self._tick_at, self._tick)
         return bound

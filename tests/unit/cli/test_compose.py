@@ -28,7 +28,7 @@ routes:
   - { name: last, nextHops: [{ address: 192.0.2.4 }], relaySet: other/voice }
 signaling:
   zone: a
-  commands: { timeout: 200ms, retries: 2, outstanding: 3 }
+  commands: { timeout: 200ms, retries: 2, outstanding: 3, sweepInterval: 90s }
   reanchor: { responseTimeout: 2500ms, busyWait: 1500ms, maxOffers: 2 }
 """
 
@@ -40,7 +40,7 @@ def test_what_concerns_sip_and_calls_arrives() -> None:
     assert (made.timers.t1, made.timers.t2, made.timers.t4) == (0.1, 1.0, 2.0)
     calls = made.calls
     assert (calls.user_agent, calls.max_calls, calls.ring_timeout, calls.refuse_for) == ("Test", 7, 61.0, 8.0)
-    assert calls.zone == "a"
+    assert (calls.zone, calls.sweep_interval) == ("a", 90.0)
     assert (calls.answer_timeout, calls.busy_timeout, calls.max_offers) == (2.5, 1.5, 2)
 
 
