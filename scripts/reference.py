@@ -32,20 +32,13 @@ DOCS: Final = Path(__file__).parents[1] / "docs"
 
 NOT_YET: Final[Mapping[str, str]] = {
     "settings.sip.listen[]": "One entry only; more are refused at the start.",
-    "settings.sip.userAgent": "No User-Agent or Server header of Kedge's own is sent.",
-    "settings.sip.maxDatagramBytes": "",
-    "settings.sip.maxForwards": "A request without Max-Forwards counts as one with 70.",
-    "settings.routes[].nextHops[].weight": "Next hops are tried in the order of the list.",
     "settings.signaling.viewUrl": "",
-    "settings.signaling.reanchor.rest": "",
-    "settings.signaling.reanchor.ownNetworkPercent": "The guard works when more relays are silent than answer.",
     "settings.kube.requestTimeout": "It is always 10 s.",
     "settings.kube.statusInterval": "It is always 5 s.",
     "spec.engine": "RTPProxy is not supported yet.",
     "spec.media.families": "Only the first family is used, for the control port.",
     "spec.media.advertise.type": "NodeExternalIP is refused by the operator.",
     "spec.health.restartDetection": "RTPEngine relays are always told apart by their instance id.",
-    "spec.failover.order": "Emergency calls first, the others as they were set up.",
     "spec.drain": "Without an agent (`relays.agent` of the chart), a relay pod's end is held back for 10 s.",
 }
 """Fields that are accepted and checked, but not, or not wholly, acted on; and what is done instead."""

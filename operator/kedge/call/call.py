@@ -83,6 +83,7 @@ class Call:
         "relay",
         "relay_instance",
         "relay_set",
+        "rest_until",
         "session",
         "sessions_made",
         "setup",
@@ -117,6 +118,8 @@ class Call:
         self.anchors = 0
         self.last_anchor: LastAnchor | None = None
         self.last_move_at = 0.0
+        self.rest_until = 0.0
+        """Until then it is moved only if it must be, or if a person asks: its last move came to nothing good."""
         self.anchored_reason = "Settled"
         """Reason of the condition Anchored: anything but Settled and AnswersDiverge means False."""
         self.anchored_message = ""
