@@ -18,7 +18,7 @@ from kedge.adapters.kube_client import KubeClient
 from kedge.adapters.kube_watch import Mirror
 from kedge.api.convert import endpoints_of, label_value, policy_of
 from kedge.api.names import CORDON_ANNOTATION, DRAIN_ANNOTATION, RELAYSET_LABEL
-from kedge.api.relayset import RelaySet
+from kedge.api.relayset import Engine, RelaySet
 from kedge.ports.kube import POD_KIND, RELAY_SET_KIND, Manifest
 from kedge.relay.model import Intent, InventorySnapshot, RecordPolicy, RelayDescription, RelaySetPolicy
 
@@ -55,12 +55,14 @@ class PodFacts:
 
 
 def relay_set_facts(manifest: Manifest) -> RelaySetFacts | None:
-    """Read a RelaySet; None for one that does not fit its model (the operator tells its author)."""
+    """Read a RelaySet; None for one that does not fit its model, or needs another engine (the operator tells it)."""
     try:
         relay_set = RelaySet.from_api(manifest)
     except ValidationError:
         return None
     selector = relay_set.spec.selector
+    if relay_set.spec.engine is not Engine.RTPENGINE:
+        return None
     return RelaySetFacts(
         policy=policy_of(relay_set),
         endpoints=endpoints_of(relay_set),

@@ -158,14 +158,6 @@ class Canary(Model):
     """Canaries lost in a row that count as evidence against the relay."""
 
 
-class RestartDetection(StrEnum):
-    """How a restarted relay, which has lost its sessions, is told from one that never went."""
-
-    UPTIME = "Uptime"
-    LOOP_PROTECT = "LoopProtect"
-    DISABLED = "Disabled"
-
-
 class Health(Model):
     """How relays are probed."""
 
@@ -184,8 +176,6 @@ class Health(Model):
     """How long the answer to a probe may take."""
     threshold: Annotated[int, Field(ge=1, le=100)] = 3
     """Probes lost in a row after which a relay is Down."""
-    restart_detection: RestartDetection = RestartDetection.UPTIME
-    """Uptime: its uptime went back. LoopProtect: its random instance id changed (RTPEngine only). Or Disabled."""
     canary: Canary = Canary()
     """Probes of media itself."""
 

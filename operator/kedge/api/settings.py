@@ -18,7 +18,6 @@ from kedge.api.change import LIVE, RESTART
 from kedge.api.durations import DurationBounds
 from kedge.api.kube_settings import Kube
 from kedge.api.model import (
-    HTTP_URL,
     IDENTIFIER,
     PRINTABLE,
     RELAY_SET_KEY,
@@ -98,8 +97,8 @@ class Strangers(StrEnum):
 class Sip(Model):
     """The SIP side."""
 
-    listen: Annotated[tuple[Listen, ...], Field(min_length=1, max_length=16), RESTART] = (Listen(address="127.0.0.1"),)
-    """Sockets for SIP. The first of a family is used towards next hops of that family."""
+    listen: Annotated[tuple[Listen, ...], Field(min_length=1, max_length=1), RESTART] = (Listen(address="127.0.0.1"),)
+    """The socket for SIP: one, so far."""
     user_agent: Annotated[str, StringConstraints(max_length=128, pattern=PRINTABLE), LIVE] = "Kedge"
     """The User-Agent of requests and the Server of responses that are Kedge's own; none when empty. Those of a party
     pass to the other one as they are."""
@@ -271,8 +270,6 @@ class Signaling(Model):
     replicas: Annotated[int, Field(ge=1, le=64), LIVE] = 1
     """How many signaling processes serve the same RelaySets. Each takes an equal share of their rates, and of
     maxSessionsPerRelay: none of them knows how many calls the others have on a relay."""
-    view_url: Annotated[str, StringConstraints(max_length=512, pattern=HTTP_URL), RESTART] = ""
-    """Where this process's view of calls and relays is read; made from the admin address when empty."""
     shutdown_grace: Annotated[float, DurationBounds(0, 86400), LIVE] = 300.0
     """How long calls may go on once the process is told to end (SIGTERM); new ones get 503 from then on. What is left
     is hung up on both sides. A second signal ends the wait."""
@@ -304,7 +301,7 @@ class Settings(Model):
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
-        broken = [*_repeated_listeners(self), *_ambiguous_peers(self), *_broken_routes(self)]
+        broken = [*_ambiguous_peers(self), *_broken_routes(self)]
         if broken:
             text = "; ".join(f"{field}: {message}" for field, message in broken)
             raise PydanticCustomError("rules", "{text}", {"broken": broken, "text": text})
@@ -319,15 +316,6 @@ class Settings(Model):
 
 _Broken = Iterator[tuple[str, str]]
 """Field and message of each rule that settings break."""
-
-
-def _repeated_listeners(settings: Settings) -> _Broken:
-    seen = set()
-    for index, one in enumerate(settings.sip.listen):
-        key = (ip_address(one.address), one.port)
-        if key in seen and one.port:
-            yield f"sip.listen.{index}.port", "another entry listens there already"
-        seen.add(key)
 
 
 def _ambiguous_peers(settings: Settings) -> _Broken:

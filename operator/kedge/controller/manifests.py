@@ -76,6 +76,8 @@ def owned_manifests(relay_set: RelaySet, settings: ManifestSettings) -> list[tup
         UnsupportedError: the RelaySet cannot be served by this version.
     """
     spec = relay_set.spec
+    if spec.engine is not Engine.RTPENGINE:
+        raise UnsupportedError(f"engine {spec.engine.value} is not supported yet: this set gets no calls")
     if spec.replicas is None:
         return []
     made = [
@@ -320,10 +322,6 @@ def _restricted() -> Manifest:
 
 def _arguments(relay_set: RelaySet) -> list[str]:
     spec = relay_set.spec
-    if spec.engine is not Engine.RTPENGINE:
-        raise UnsupportedError(
-            f"relay pods with engine {spec.engine.value} cannot be made yet; use selector or endpoints"
-        )
     interface = "$(POD_IP)"
     control = "[$(POD_IP)]" if spec.media.families[0] is Family.IPV6 else "$(POD_IP)"
     if spec.media.advertise.type in _ADVERTISED:

@@ -25,7 +25,7 @@ from kedge.controller.events import events_of
 from kedge.controller.manifests import ManifestSettings, owned_name, pod_labels
 from kedge.controller.orphans import Orphans, others_than
 from kedge.controller.queue import WorkQueue
-from kedge.controller.reconcile import STATUS_INTERVAL, Observed, Outcome, reconcile
+from kedge.controller.reconcile import Observed, Outcome, reconcile
 from kedge.controller.watching import KopfThread, StartWatching, across_loops
 from kedge.ports.kube import (
     CALL_KIND,
@@ -47,6 +47,8 @@ from kedge.ports.records import SignalingSnapshot
 _OWNED: Final = (DEPLOYMENT_KIND, DISRUPTION_BUDGET_KIND, NETWORK_POLICY_KIND)
 _EVENTS_AT_ONCE: Final = 20
 _REMEMBERED_EVENTS: Final = 2000
+_MORE_EVENTS: Final = 5.0
+"""Seconds until Events that were held back are told."""
 _log = logging.getLogger(__name__)
 
 
@@ -59,6 +61,8 @@ class OperatorSettings:
     """The namespace that it serves; empty for all."""
     resync: float = 30.0
     """Seconds between two looks at everything, whatever was told meanwhile."""
+    status_interval: float = 5.0
+    """Seconds, at least, between two writes of a status in which only numbers of calls differ."""
     poll: float = 1.0
     """Seconds between two questions to signaling."""
 
@@ -203,7 +207,7 @@ class Operator:
             if _news(key, before) != _news(key, self._snapshots):
                 self._add(key)
             elif _numbers(key, before) != _numbers(key, self._snapshots):
-                self._add(key, max(0.0, looked + STATUS_INTERVAL - self._monotonic()))
+                self._add(key, max(0.0, looked + self._settings.status_interval - self._monotonic()))
 
     # What empties it.
 
@@ -255,10 +259,11 @@ class Operator:
             self._settings.manifests,
             now=self._clock(),
             written_at=self._written.get(key, float("-inf")),
+            status_interval=self._settings.status_interval,
         )
         await self._act(key, outcome)
         held_back = await self._post_events(relay_set)
-        waits = [one for one in (outcome.again_in, STATUS_INTERVAL if held_back else None) if one is not None]
+        waits = [one for one in (outcome.again_in, _MORE_EVENTS if held_back else None) if one is not None]
         return min(waits, default=None)
 
     def _forget(self, key: str) -> None:

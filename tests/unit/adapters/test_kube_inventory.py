@@ -83,3 +83,13 @@ def test_a_name_too_long_for_a_label_finds_its_pods() -> None:
 
 def test_a_relay_set_that_does_not_fit_its_schema_is_none() -> None:
     assert relay_set_facts(relay_set(replicas=-1)) is None
+
+
+def test_a_set_whose_engine_is_not_served_has_no_relays() -> None:
+    endpoints = [{"name": "e1", "address": "192.0.2.1"}]
+
+    served, other = (relay_set_facts(relay_set(engine=one, endpoints=endpoints)) for one in ("RTPEngine", "RTPProxy"))
+
+    assert served is not None
+    assert [one.name for one in served.endpoints] == ["e1"]
+    assert other is None

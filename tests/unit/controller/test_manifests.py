@@ -185,6 +185,7 @@ def test_relays_of_others_need_nothing() -> None:
     ("spec", "says"),
     [
         ({"engine": "RTPProxy", "replicas": 1}, "RTPProxy"),
+        ({"engine": "RTPProxy", "endpoints": [{"name": "e1", "address": "192.0.2.1"}]}, "RTPProxy"),
         (
             {"replicas": 1, "media": {"hostNetwork": True, "advertise": {"type": "NodeExternalIP"}}},
             "NodeExternalIP",
