@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 
 from kedge.api.meta import Condition
 from kedge.api.relayset import ConditionType, RelaySet, RelaySetStatus
+from kedge.controller.addressing import UnsupportedError
 from kedge.controller.drift import drifted
+from kedge.controller.external_ips import NOT_ASKED, ExternalIps, tell
 from kedge.controller.gates import gates_of
-from kedge.controller.manifests import ManifestSettings, UnsupportedError, owned_manifests
+from kedge.controller.manifests import ManifestSettings, owned_manifests
 from kedge.controller.status import StatusInput, status_of
 from kedge.ports.kube import Kind, Manifest
 from kedge.ports.records import SignalingSnapshot
@@ -28,6 +30,8 @@ class Observed:
     """Objects that bear our labels, by kind."""
     pods: tuple[Manifest, ...] = ()
     """The relay pods, ours or selected."""
+    external_ips: ExternalIps = NOT_ASKED
+    """Of the nodes whose relay pods have yet to be told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,8 @@ class Outcome:
     deletes: tuple[tuple[Kind, Manifest], ...] = ()
     gates: tuple[Manifest, ...] = ()
     """Conditions of relay pods to apply to their status."""
+    tells: tuple[Manifest, ...] = ()
+    """Patches of relay pods: the external addresses of their nodes."""
     status: Manifest | None = None
     """What to merge into the status; None for nothing."""
     again_in: float | None = None
@@ -68,19 +74,20 @@ def reconcile(
     if foreign:
         problem = f"{foreign} exists and belongs to someone else"
     deletes = () if problem else _deletes(relay_set, wanted, observed)
+    tells, trouble = tell(relay_set, observed.pods, observed.external_ips)
     status = status_of(
         StatusInput(
             relay_set=relay_set,
             deployment=_deployment(relay_set, observed),
             pods=observed.pods,
             snapshots=tuple(snapshots),
-            problem=problem,
+            problem=problem or trouble,
             now=now,
         )
     )
     write, again_in = _status_write(relay_set.status, status, now - written_at, status_interval)
     gates = gates_of(observed.pods, snapshots)
-    return Outcome(applies=applies, deletes=deletes, gates=gates, status=write, again_in=again_in)
+    return Outcome(applies=applies, deletes=deletes, gates=gates, tells=tells, status=write, again_in=again_in)
 
 
 def _applies(
