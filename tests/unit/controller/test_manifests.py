@@ -69,6 +69,16 @@ CASES: dict[str, tuple[dict[str, Any], ManifestSettings]] = {
         {"replicas": 2, "media": {"hostNetwork": True, "advertise": {"type": "NodeExternalIP"}}},
         replace(SETTINGS, agent_image="registry.example/kedge:1"),
     ),
+    "node-external-ip-reports": (
+        {"replicas": 2, "media": {"hostNetwork": True, "advertise": {"type": "NodeExternalIP"}}},
+        replace(
+            SETTINGS,
+            agent_image="registry.example/kedge:1",
+            signaling_service="kedge-signaling",
+            admin_port=8081,
+            report_secret="kedge-report-token",
+        ),
+    ),
     "static": (
         {
             "replicas": 2,
