@@ -111,6 +111,7 @@ class InstalledKedge:
             "relays": {"image": self.relay_image, "signalingNetworks": ["192.0.2.0/24"]},
             "settings": {
                 "peers": peers,
+                "signaling": {"shutdownGrace": "1s"},
                 "routes": [self._route("callers", self._callee), self._route("cluster", ECHO)],
             },
             "operator": {**small},

@@ -178,7 +178,7 @@ class KedgeInCluster:
                 "address": self.admin[0], "port": self.admin[1], "tokenFile": str(self.folder / "token"),
             },
             "metrics": {"address": self.admin[0], "port": self.admin[1]},
-            "signaling": {"replica": "kedge-0"},
+            "signaling": {"replica": "kedge-0", "shutdownGrace": "0s"},
         }  # fmt: skip
 
     def _kubeconfig(self) -> Path:

@@ -46,14 +46,16 @@ OFFER = (
 )
 
 
-def tell(control: tuple[str, int], command: bytes, call: bytes, **more: Value) -> None:
+def tell(control: tuple[str, int], command: bytes, call: bytes, **more: Value) -> bytes:
     """Give a relay an ng command, and wait for its answer."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         one.settimeout(5.0)
         fields: dict[bytes, Value] = {b"command": command, b"call-id": call, b"from-tag": b"a"}
         fields |= {name.replace("_", " ").encode(): value for name, value in more.items()}
         one.sendto(secrets.token_hex(8).encode() + b" " + encode(fields), control)
-        assert b"6:result2:ok" in one.recv(65535)
+        answer = one.recv(65535)
+        assert b"6:result2:ok" in answer
+        return answer
 
 
 class Node:
@@ -312,7 +314,7 @@ class Silent:
 
 @pytest.fixture
 def held(own_lab: Lab) -> Iterator[Callable[..., str]]:
-    """kubectl in a namespace where an operator gives relays an agent, under the restricted standard."""
+    """kubectl in a namespace where an operator gives relays an agent, at first under the restricted standard."""
     own_lab.kubectl("apply", "--server-side", "-f", str(CRDS))
     own_lab.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/relaysets.kedge.media")
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -346,3 +348,37 @@ def test_a_pod_lives_until_its_last_call_has_left(own_lab: Lab, held: Callable[.
     held("wait", f"pod/{name}", "--for=delete", "--timeout=40s")  # its grace period is over in ten minutes
 
     assert name not in held("get", "pods", "-o", "name")
+
+
+EXTERNAL = "198.51.100.7"
+
+
+@BROKEN_TLS
+def test_a_relay_advertises_the_external_address_of_its_node(own_lab: Lab, held: Callable[..., str]) -> None:
+    own_lab.kubectl("label", "--overwrite", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=privileged")
+    media = {
+        "hostNetwork": True, "advertise": {"type": "NodeExternalIP"}, "portRange": {"min": 16384, "max": 16583},
+    }  # fmt: skip
+    spec = {"engine": "RTPEngine", "replicas": 1, "media": media}
+    metadata = {"name": "outside"}
+    relay_set = {"apiVersion": "kedge.media/v1alpha1", "kind": "RelaySet", "metadata": metadata, "spec": spec}
+    own_lab.load_image(images.build(images.KEDGE))
+
+    def available() -> bool:
+        """Say whether the relay is; play the cloud provider meanwhile, whose address the kubelet here takes away."""
+        for node, address in own_lab.node_addresses.items():
+            addresses = [{"type": "InternalIP", "address": address}, {"type": "ExternalIP", "address": EXTERNAL}]
+            patch = json.dumps({"status": {"addresses": addresses}})
+            own_lab.kubectl("patch", "node", node, "--subresource=status", "--type=merge", f"--patch={patch}")
+        return "1/1" in held("get", "deployment", "outside-relay", "--no-headers")
+
+    held("apply", "-f", "-", stdin=json.dumps(relay_set))
+    wait_until(lambda: "outside-relay" in held("get", "deployment", "-o", "name"), "it is made", timeout=30)
+    wait_until(available, "the relay is available", timeout=90)
+
+    (pod,) = json.loads(held("get", "pods", "-l", "kedge.media/relayset=outside", "-o", "json"))["items"]
+    assert pod["metadata"]["annotations"]["kedge.media/external-ip"] == EXTERNAL
+    with own_lab.inside():
+        control = (pod["status"]["hostIP"], 2223)
+        assert f"c=IN IP4 {EXTERNAL}".encode() in tell(control, b"offer", b"call-2", sdp=OFFER)
+        tell(control, b"delete", b"call-2", delete_delay=0)

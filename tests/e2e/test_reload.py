@@ -139,7 +139,7 @@ async def test_a_wrong_file_changes_nothing_and_says_why_until_it_is_right(talki
 async def test_limits_and_shares_follow_the_file_and_what_cannot_waits_for_a_restart(talking: System) -> None:
     def change(settings: dict[str, Any]) -> None:
         settings["sip"] |= {"maxCalls": CALLS, "strangers": "Drop", "listen": [{"address": talking.kedge.ip}]}
-        settings["signaling"] = {"replicas": 2}
+        settings["signaling"] |= {"replicas": 2}
         settings["log"] = {"format": "json"}
 
     before = {one.name: one.capacity for one in (await talking.snapshot()).relays}

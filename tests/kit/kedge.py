@@ -123,6 +123,20 @@ class KedgeProcess:
             end(self._process, patience=8.0)
             self._process = None
 
+    def ask_to_end(self) -> None:
+        """Send SIGTERM, and wait for nothing."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def wait_ended(self, *, within: float) -> int | None:
+        """Wait for its end by itself; return its exit status, None where it still runs after ``within`` seconds."""
+        if self._process is None:
+            return None
+        try:
+            return self._process.wait(within)
+        except subprocess.TimeoutExpired:
+            return None
+
     def is_ready(self) -> bool:
         """Say whether ``/readyz`` answers with 200."""
         return self._get("/readyz")[0] == 200
@@ -191,7 +205,14 @@ class KedgeProcess:
             "admin": at(self.admin),
             "metrics": at(self.metrics_address),
             **self.settings,
+            # A test that is over has no use for the calls that it leaves.
+            "signaling": {"shutdownGrace": "0s", **self._signaling_settings()},
         }
+
+    def _signaling_settings(self) -> Mapping[str, object]:
+        given = self.settings.get("signaling", {})
+        assert isinstance(given, Mapping)
+        return given
 
     def _relay_set(self) -> dict[str, object]:
         weights = self.weights or [100] * len(self.relays)

@@ -313,3 +313,22 @@ def test_a_frozen_relay_is_down_by_silence_and_comes_back_as_it_was() -> None:
         assert relay.instance == before
         assert driver.outcomes == {"ok", "timeout"}
         driver.close()
+
+
+def test_as_many_names_as_the_sweep_asks_for_come_in_one_datagram() -> None:
+    with Rtpengine(media_ports=4 * 1100) as own:
+        driver = Driver([own])
+        talk, made = Talk(driver), Replies()
+        most = 1000
+        names = {f"0123456789abcdef.call-{number:016x}.12" for number in range(most)}
+        for token, name in enumerate(names):
+            talk.client.offer(name, "a", "", sdp(5000), made, token, time.monotonic())
+            driver.run_until(lambda: talk.client.backlog < 4)
+        driver.run_until(lambda: len(made.by_token) == len(names))
+
+        listed = {name.decode() for name in talk.sessions()}
+
+        assert {reply.error for reply in made.by_token.values()} == {""}
+        assert len(listed) == most
+        assert len(names - listed) <= 1, "but for a probe's own"
+        driver.close()

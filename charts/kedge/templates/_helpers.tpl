@@ -230,3 +230,13 @@ readinessProbe:
   readOnly: true
 {{- end }}
 {{- end -}}
+
+{{/* A duration of the settings, such as 1h30m, in seconds, rounded up: "1h30m" */}}
+{{- define "kedge.seconds" -}}
+{{- $milliseconds := 0 -}}
+{{- $sizes := dict "h" 3600000 "m" 60000 "s" 1000 "ms" 1 -}}
+{{- range regexFindAll "[0-9]+(ms|h|m|s)" . -1 -}}
+{{- $milliseconds = add $milliseconds (mul (regexFind "[0-9]+" . | int64) (get $sizes (regexFind "[a-z]+" .))) -}}
+{{- end -}}
+{{- div (add $milliseconds 999) 1000 -}}
+{{- end -}}

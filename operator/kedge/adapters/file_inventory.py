@@ -13,8 +13,8 @@ from pathlib import Path
 from kedge.adapters.file_watch import POLL, FileWatch
 from kedge.api.convert import endpoints_of, policy_of
 from kedge.api.errors import ManifestError, Problem, refusal
-from kedge.api.load import load_manifests
-from kedge.api.relayset import Engine, RelaySet
+from kedge.api.load import load_manifests, unserved
+from kedge.api.relayset import RelaySet
 from kedge.base.errors import KedgeError
 from kedge.relay.model import InventorySnapshot
 
@@ -63,8 +63,7 @@ def _unfit(one: RelaySet, file: Path, names: dict[tuple[str, str], Path]) -> lis
     if not one.spec.endpoints:
         hint = "is missing: without a cluster relays are known by address"
         problems.append(refusal(("spec", "endpoints"), hint))
-    if one.spec.engine is not Engine.RTPENGINE:
-        problems.append(refusal(("spec", "engine"), "only RTPEngine is supported so far", value=one.spec.engine.value))
+    problems += unserved(one)
     source = f"{file}: RelaySet {key[1]}"
     return [
         Problem(path=each.path, value=each.value, allowed=each.allowed, message=each.message, source=source)

@@ -21,8 +21,9 @@ from kedge.ports.kube import NAMESPACE_ENDS, Kind, KubeCredentials, KubeError, K
 
 FIELD_MANAGER: Final = "kedge"
 """Who owns the fields that server-side apply writes."""
-_REQUEST: Final = aiohttp.ClientTimeout(total=10, sock_connect=3)
-_WATCH: Final = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=75)
+_REQUEST_SECONDS: Final = 10.0
+_CONNECT_SECONDS: Final = 3.0
+_WATCH: Final = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=75)
 """Bookmarks come every minute: a stream silent for longer is dead, though its connection may stand."""
 _WATCH_SECONDS: Final = 300
 _PAGE: Final = 250
@@ -36,12 +37,14 @@ class KubeClient:
     """Implements ``ports.kube.KubeApi``, and listing and watching for the adapters.
 
     ``kubeconfig`` is a path; without it the pod's service account is used, or where there is none, what ``KUBECONFIG``
-    or the home directory holds.
+    or the home directory holds. ``request_timeout`` is how many seconds a request may take, watches excepted.
     """
 
-    def __init__(self, kubeconfig: str = "", context: str = "") -> None:
+    def __init__(self, kubeconfig: str = "", context: str = "", *, request_timeout: float = _REQUEST_SECONDS) -> None:
         self._kubeconfig = kubeconfig
         self._context = context
+        connect = min(_CONNECT_SECONDS, request_timeout)
+        self._timeout = aiohttp.ClientTimeout(total=request_timeout, sock_connect=connect)
         self._api: ApiClient | None = None
         self._opening = asyncio.Lock()
 
@@ -177,7 +180,7 @@ class KubeClient:
         query: Mapping[str, str],
         body: Manifest | None = None,
         content_type: str = "application/json",
-        timeout: aiohttp.ClientTimeout = _REQUEST,  # noqa: ASYNC109 (aiohttp's own, which tells connecting from reading)
+        timeout: aiohttp.ClientTimeout | None = None,  # noqa: ASYNC109 (aiohttp's own: it tells connecting from reading)
     ) -> aiohttp.ClientResponse:
         api = await self._open()
         headers = {"Accept": "application/json", "Content-Type": content_type}
@@ -185,7 +188,7 @@ class KubeClient:
         method, url, headers, _, _ = await api.param_serialize(
             method, path, None, list(query.items()), headers, auth_settings=["BearerToken"]
         )
-        answer = await api.call_api(method, url, headers, body, _request_timeout=timeout)
+        answer = await api.call_api(method, url, headers, body, _request_timeout=timeout or self._timeout)
         response: aiohttp.ClientResponse = answer.response
         return response
 

@@ -8,7 +8,7 @@ becomes of a relay that is in no snapshot any more, and of its calls, is decided
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +18,7 @@ from kedge.adapters.kube_client import KubeClient
 from kedge.adapters.kube_watch import Mirror
 from kedge.api.convert import endpoints_of, label_value, policy_of
 from kedge.api.names import CORDON_ANNOTATION, DRAIN_ANNOTATION, RELAYSET_LABEL
-from kedge.api.relayset import RelaySet
+from kedge.api.relayset import Engine, Family, RelaySet
 from kedge.ports.kube import POD_KIND, RELAY_SET_KIND, Manifest
 from kedge.relay.model import Intent, InventorySnapshot, RecordPolicy, RelayDescription, RelaySetPolicy
 
@@ -33,6 +33,8 @@ class RelaySetFacts:
     policy: RelaySetPolicy
     endpoints: tuple[RelayDescription, ...]
     control_port: int
+    family: Family
+    """Of the control port."""
     selector: str
     """Labels of pods that someone else runs; empty where the pods are ours, or there are none."""
     label: str
@@ -46,7 +48,8 @@ class PodFacts:
     uid: str
     namespace: str
     name: str
-    ip: str
+    ips: tuple[str, ...]
+    """Its addresses, the first of them first."""
     node: str
     zone: str
     label: str
@@ -55,16 +58,19 @@ class PodFacts:
 
 
 def relay_set_facts(manifest: Manifest) -> RelaySetFacts | None:
-    """Read a RelaySet; None for one that does not fit its model (the operator tells its author)."""
+    """Read a RelaySet; None for one that does not fit its model, or needs another engine (the operator tells it)."""
     try:
         relay_set = RelaySet.from_api(manifest)
     except ValidationError:
         return None
     selector = relay_set.spec.selector
+    if relay_set.spec.engine is not Engine.RTPENGINE:
+        return None
     return RelaySetFacts(
         policy=policy_of(relay_set),
         endpoints=endpoints_of(relay_set),
         control_port=relay_set.spec.control.port,
+        family=relay_set.spec.media.families[0],
         selector="" if selector is None else str(selector),
         label=label_value(relay_set.metadata.name),
     )
@@ -81,7 +87,7 @@ def pod_facts(manifest: Manifest) -> PodFacts | None:
         uid=metadata["uid"],
         namespace=metadata["namespace"],
         name=metadata["name"],
-        ip=ip,
+        ips=(ip, *(one["ip"] for one in status.get("podIPs") or () if one["ip"] != ip)),
         node=manifest.get("spec", {}).get("nodeName", ""),
         zone=labels.get(ZONE_LABEL, ""),
         label=labels.get(RELAYSET_LABEL, ""),
@@ -105,12 +111,17 @@ def describe(pod: PodFacts, facts: RelaySetFacts) -> RelayDescription:
         uid=pod.uid,
         name=pod.name,
         relay_set=facts.policy.key,
-        control=(pod.ip, facts.control_port),
+        control=(_of_family(pod.ips, facts.family), facts.control_port),
         node=pod.node,
         zone=pod.zone,
         intent=pod.intent,
         backend_ready=pod.ready,
     )
+
+
+def _of_family(ips: Sequence[str], family: Family) -> str:
+    """Return the first address of a family; a pod that has none is asked at the one that it has."""
+    return next((one for one in ips if (":" in one) is (family is Family.IPV6)), ips[0])
 
 
 def relays_of(

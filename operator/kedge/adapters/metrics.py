@@ -179,6 +179,10 @@ def _relays(snapshot: SignalingSnapshot, stats: Stats) -> Iterator[Metric]:
         "Reports of agents on the links of relays: taken, overtaken by a newer one, too_old, or of an unknown relay.",
         ("result",), stats.link_reports,
     )  # fmt: skip
+    yield _counter(
+        "kedge_orphans_deleted", "Sessions at relays that no call had, found by the sweep and deleted.",
+        ("relay_set", "relay"), stats.orphans_deleted.copy(),
+    )  # fmt: skip
     yield _histogram(
         "kedge_probe_seconds", "Round trip of probes that were answered.", ("relay_set", "relay"),
         stats.probe_seconds.copy(),

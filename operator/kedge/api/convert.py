@@ -13,6 +13,7 @@ from kedge.api.relayset import (
     CanaryMode,
     DrainUnmovable,
     FailoverMode,
+    FailoverOrder,
     RebalanceMode,
     RecordsPolicy,
     RelaySet,
@@ -71,6 +72,7 @@ def policy_of(relay_set: RelaySet) -> RelaySetPolicy:
             rate=float(spec.failover.rate),
             rate_per_peer=float(spec.failover.rate_per_peer),
             retries=spec.failover.retries,
+            emergency_first=spec.failover.order is FailoverOrder.EMERGENCY_FIRST,
             hang_up_unmovable=spec.failover.unmovable is Unmovable.HANGUP,
         ),
         placement=PlacementPolicy(

@@ -248,4 +248,8 @@ def _range(schema: Mapping[str, Any], low: str, high: str) -> str:
 
 
 def _count(schema: Mapping[str, Any], low: str, high: str) -> str:
-    return f" of {schema.get(low, 0)} to {schema[high]} items" if high in schema else ""
+    if high not in schema:
+        return ""
+    return (
+        " of 1 item" if schema.get(low, 0) == schema[high] == 1 else f" of {schema.get(low, 0)} to {schema[high]} items"
+    )

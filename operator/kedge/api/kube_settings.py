@@ -46,7 +46,7 @@ class Kube(Model):
     """A kubeconfig file; the usual places and the pod's service account when empty."""
     resync: Annotated[float, DurationBounds(1, 3600), OPERATOR] = 30.0
     """Time between two full comparisons of what is wanted and what is."""
-    request_timeout: Annotated[float, DurationBounds(0.1, 300), OPERATOR] = 10.0
+    request_timeout: Annotated[float, DurationBounds(0.1, 300), RESTART] = 10.0
     """How long the API server may take for a request."""
     status_interval: Annotated[float, DurationBounds(0.1, 300), OPERATOR] = 5.0
     """Shortest time between two writes of a status that only differ in numbers."""

@@ -21,7 +21,7 @@ from kedge.api.call import Call
 from kedge.api.errors import Location, ManifestError, Problem, did_you_mean, problems_of, refusal
 from kedge.api.model import Model
 from kedge.api.names import API_VERSION
-from kedge.api.relayset import RelaySet
+from kedge.api.relayset import Engine, RelaySet
 from kedge.api.settings import Settings
 
 Manifest = RelaySet | Call
@@ -114,6 +114,15 @@ def check_together(settings: Settings, relay_sets: Iterable[RelaySet], *, name: 
         for number, route in enumerate(settings.routes)
         if route.relay_set not in known
     ]
+
+
+def unserved(relay_set: RelaySet, source: str = "") -> list[Problem]:
+    """What a RelaySet, good in itself, asks for that this version does not do."""
+    engine = relay_set.spec.engine
+    if engine is Engine.RTPENGINE:
+        return []
+    place = f"{source}: RelaySet {relay_set.metadata.name}" if source else ""
+    return [refusal(("spec", "engine"), "only RTPEngine is supported so far", value=engine.value, source=place)]
 
 
 def _read(source: str | Path, name: str) -> tuple[str, str]:

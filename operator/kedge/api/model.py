@@ -158,7 +158,6 @@ _LABEL_VALUE: Final = r"^([a-zA-Z0-9]([-._a-zA-Z0-9]*[a-zA-Z0-9])?)?$"
 PRINTABLE: Final = r"^[\x20-\x7e]*$"
 RELAY_SET_KEY: Final = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"
 IDENTIFIER: Final = r"^[a-zA-Z0-9]([-._a-zA-Z0-9]*[a-zA-Z0-9])?$"
-HTTP_URL: Final = r"^(https?://[^\s/]+(/\S*)?)?$"
 QUANTITY: Final = r"^[0-9]+(\.[0-9]+)?(([KMGTPE]i)|[numkMGTPE]|([eE][+-]?[0-9]+))?$"
 
 PATTERN_WORDS: Final = {
@@ -170,7 +169,6 @@ PATTERN_WORDS: Final = {
     PRINTABLE: "printable ASCII",
     RELAY_SET_KEY: "the name of a RelaySet: NAME, or NAMESPACE/NAME",
     IDENTIFIER: "a name of letters, digits and inner dots, hyphens and underscores",
-    HTTP_URL: "an http or https address",
 }
 """Patterns in words, for errors; read after "must be"."""
 

@@ -68,11 +68,12 @@ class Advertise(Model):
     )
 
     type: AdvertiseType = AdvertiseType.POD_IP
-    """PodIP, NodeInternalIP, NodeExternalIP (both need hostNetwork), Annotation or Static."""
+    """PodIP, NodeInternalIP, NodeExternalIP (both need hostNetwork), Annotation or Static. NodeExternalIP needs the
+    agent beside each relay, and an operator that may read nodes (``operator.readNodes`` of the chart)."""
     annotation: LabelKey | None = None
-    """For Annotation: the pod annotation that holds the address."""
+    """For Annotation: the pod annotation that holds the address; of two families, both with a comma between."""
     address: IpAddress | None = None
-    """For Static: the address, for instance of a NAT in front of all relays."""
+    """For Static: the address, for instance of a NAT in front of all relays. Another family keeps the pod's own."""
 
 
 class Family(StrEnum):
@@ -110,7 +111,8 @@ class Media(Model):
     advertise: Advertise = Advertise()
     """The address that phones are told."""
     families: Annotated[tuple[Family, ...], ListType(2, minimum=1, is_set=True)] = (Family.IPV4,)
-    """Address families of media, the preferred one first."""
+    """Address families of media; the control port has the first. Two, or one that is not the pod's first, need the
+    agent beside each relay. What a phone offers in a family is relayed in that family."""
 
 
 class PlacementPolicy(StrEnum):
@@ -158,14 +160,6 @@ class Canary(Model):
     """Canaries lost in a row that count as evidence against the relay."""
 
 
-class RestartDetection(StrEnum):
-    """How a restarted relay, which has lost its sessions, is told from one that never went."""
-
-    UPTIME = "Uptime"
-    LOOP_PROTECT = "LoopProtect"
-    DISABLED = "Disabled"
-
-
 class Health(Model):
     """How relays are probed."""
 
@@ -184,8 +178,6 @@ class Health(Model):
     """How long the answer to a probe may take."""
     threshold: Annotated[int, Field(ge=1, le=100)] = 3
     """Probes lost in a row after which a relay is Down."""
-    restart_detection: RestartDetection = RestartDetection.UPTIME
-    """Uptime: its uptime went back. LoopProtect: its random instance id changed (RTPEngine only). Or Disabled."""
     canary: Canary = Canary()
     """Probes of media itself."""
 
@@ -269,7 +261,7 @@ class Drain(Model):
     """How a relay is emptied before its planned end."""
 
     deadline: Annotated[float, DurationBounds(1, 86400)] = 600.0
-    """How long a relay's end is held back for its last calls."""
+    """How long the agent beside a relay holds back the end of its pod for the last calls. Without one it is 10 s."""
     unmovable: DrainUnmovable = DrainUnmovable.WAIT
     """Wait: calls that cannot move stay until the deadline. Hangup: BYE to both sides at once."""
 

@@ -41,7 +41,6 @@ from kedge.api.policies import (
     RebalanceMode,
     Records,
     RecordsPolicy,
-    RestartDetection,
     Unmovable,
     UpdateStrategy,
     ZonePolicy,
@@ -89,7 +88,6 @@ __all__ = [
     "RelaySetStatus",
     "RelayState",
     "RelayStatus",
-    "RestartDetection",
     "Template",
     "Unmovable",
     "UpdateStrategy",
@@ -210,14 +208,6 @@ class RelaySetSpec(Model):
             field="health.canary.mode",
             check=lambda self: self.engine == Engine.RTPENGINE or self.health.canary.mode == CanaryMode.DISABLED,
         ),
-        Rule(
-            cel="self.engine == 'RTPEngine' || self.health.restartDetection != 'LoopProtect'",
-            message="LoopProtect needs engine RTPEngine",
-            field="health.restartDetection",
-            check=lambda self: (
-                self.engine == Engine.RTPENGINE or self.health.restart_detection != RestartDetection.LOOP_PROTECT
-            ),
-        ),
         Rule(cel="self.engine == oldSelf.engine", message="the engine of a RelaySet cannot change", field="engine"),
         Rule(
             cel="has(self.selector) == has(oldSelf.selector) && has(self.endpoints) == has(oldSelf.endpoints)",
@@ -226,7 +216,8 @@ class RelaySetSpec(Model):
     )
 
     engine: Engine
-    """The program that relays media: RTPEngine or RTPProxy. It cannot change."""
+    """The program that relays media: RTPEngine. RTPProxy is a name for later: a set that asks for it gets no relays and
+    no calls, and its condition Ready says why. It cannot change."""
     replicas: Annotated[int, Field(ge=0, le=MOST_RELAYS)] | None = None
     """Relay pods that the operator shall run."""
     template: Template | None = None

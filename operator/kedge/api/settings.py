@@ -18,7 +18,6 @@ from kedge.api.change import LIVE, RESTART
 from kedge.api.durations import DurationBounds
 from kedge.api.kube_settings import Kube
 from kedge.api.model import (
-    HTTP_URL,
     IDENTIFIER,
     PRINTABLE,
     RELAY_SET_KEY,
@@ -98,20 +97,21 @@ class Strangers(StrEnum):
 class Sip(Model):
     """The SIP side."""
 
-    listen: Annotated[tuple[Listen, ...], Field(min_length=1, max_length=16), RESTART] = (Listen(address="127.0.0.1"),)
-    """Sockets for SIP. The first of a family is used towards next hops of that family."""
+    listen: Annotated[tuple[Listen, ...], Field(min_length=1, max_length=1), RESTART] = (Listen(address="127.0.0.1"),)
+    """The socket for SIP: one, so far."""
     user_agent: Annotated[str, StringConstraints(max_length=128, pattern=PRINTABLE), LIVE] = "Kedge"
-    """The User-Agent and Server header; none when empty."""
+    """The User-Agent of requests and the Server of responses that are Kedge's own; none when empty. Those of a party
+    pass to the other one as they are."""
     timers: Annotated[SipTimers, LIVE] = SipTimers()
     """The base timers of SIP."""
     max_datagram_bytes: Annotated[int, Field(ge=1300, le=65535), RESTART] = 65535
-    """Longer datagrams are dropped unread."""
+    """Longer datagrams are dropped, and counted as ``too_large``."""
     receive_buffer_bytes: Annotated[int, Field(ge=65536, le=268435456), RESTART] = 8388608
     """Receive buffer asked of the kernel for each socket; a burst of responses must fit in."""
     max_calls: Annotated[int, Field(ge=1, le=1_000_000), LIVE] = 20000
     """Calls of this process at most; further ones are refused with 503."""
     max_forwards: Annotated[int, Field(ge=1, le=255), LIVE] = 70
-    """Max-Forwards of requests that come without one."""
+    """Max-Forwards of a call whose INVITE came without one; else it is what came, less one."""
     ring_timeout: Annotated[float, DurationBounds(1, 3600), LIVE] = 180.0
     """How long a call may ring, from its INVITE on."""
     retry_after: Annotated[float, DurationBounds(1, 3600), LIVE] = 10.0
@@ -172,8 +172,9 @@ class NextHop(Model):
     """The next hop's address."""
     port: Port = 5060
     """The next hop's port."""
-    weight: Annotated[int, Field(ge=1, le=1000)] = 100
-    """Its share of first tries against the other next hops of the route."""
+    weight: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Its share against the other next hops of the route that have a weight: who is tried first, and next, is drawn
+    for each call. Those without come after them, in their order."""
 
 
 class Route(Model):
@@ -184,7 +185,7 @@ class Route(Model):
     match: Match = Match()
     """Which calls it is for."""
     next_hops: Annotated[tuple[NextHop, ...], Field(min_length=1, max_length=32)]
-    """Where they are sent: one after the other, until one answers."""
+    """Where they are sent: one after the other, until one answers. In the order of the list, or by weights."""
     relay_set: Annotated[
         str,
         StringConstraints(min_length=1, max_length=317, pattern=RELAY_SET_KEY),
@@ -240,7 +241,7 @@ class Commands(Model):
     outstanding: Annotated[int, Field(ge=1, le=256)] = 4
     """Commands that one relay may have before it at a time; bursts starve the media of live calls."""
     sweep_interval: Annotated[float, DurationBounds(1, 86400)] = 60.0
-    """Time between two searches for sessions that no call owns."""
+    """Time between two looks at the sessions of a relay: those of this process that no call owns are deleted."""
 
 
 class Reanchor(Model):
@@ -253,9 +254,10 @@ class Reanchor(Model):
     max_offers: Annotated[int, Field(ge=1, le=10)] = 3
     """Offers to one phone in one move at most; then the answers diverge."""
     rest: Annotated[float, DurationBounds(1, 86400)] = 60.0
-    """How long a call whose answers diverge, or whose move failed, is left alone."""
-    own_network_percent: Annotated[int, Field(ge=1, le=100)] = 60
-    """When so many relays of a set vanish at once, the observer suspects its own network and moves nothing."""
+    """How long a call whose answers diverge, or whose move failed, is left alone by drains and rebalances."""
+    own_network_percent: Annotated[int, Field(ge=1, le=100)] = 51
+    """When so many of a set's relays, three or more, fall silent at once, this process suspects its own network, and
+    moves nothing on the strength of lost probes alone."""
 
 
 class Signaling(Model):
@@ -268,10 +270,9 @@ class Signaling(Model):
     replicas: Annotated[int, Field(ge=1, le=64), LIVE] = 1
     """How many signaling processes serve the same RelaySets. Each takes an equal share of their rates, and of
     maxSessionsPerRelay: none of them knows how many calls the others have on a relay."""
-    view_url: Annotated[str, StringConstraints(max_length=512, pattern=HTTP_URL), RESTART] = ""
-    """Where this process's view of calls and relays is read; made from the admin address when empty."""
-    shutdown_grace: Annotated[float, DurationBounds(0, 3600), LIVE] = 5.0
-    """How long the end of the process waits for BYEs to be answered."""
+    shutdown_grace: Annotated[float, DurationBounds(0, 86400), LIVE] = 300.0
+    """How long calls may go on once the process is told to end (SIGTERM); new ones get 503 from then on. What is left
+    is hung up on both sides. A second signal ends the wait."""
     commands: Annotated[Commands, LIVE] = Commands()
     """How relays are commanded."""
     reanchor: Annotated[Reanchor, LIVE] = Reanchor()
@@ -300,7 +301,7 @@ class Settings(Model):
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
-        broken = [*_repeated_listeners(self), *_ambiguous_peers(self), *_broken_routes(self)]
+        broken = [*_ambiguous_peers(self), *_broken_routes(self)]
         if broken:
             text = "; ".join(f"{field}: {message}" for field, message in broken)
             raise PydanticCustomError("rules", "{text}", {"broken": broken, "text": text})
@@ -315,15 +316,6 @@ class Settings(Model):
 
 _Broken = Iterator[tuple[str, str]]
 """Field and message of each rule that settings break."""
-
-
-def _repeated_listeners(settings: Settings) -> _Broken:
-    seen = set()
-    for index, one in enumerate(settings.sip.listen):
-        key = (ip_address(one.address), one.port)
-        if key in seen and one.port:
-            yield f"sip.listen.{index}.port", "another entry listens there already"
-        seen.add(key)
 
 
 def _ambiguous_peers(settings: Settings) -> _Broken:

@@ -19,7 +19,7 @@ from kedge.call.endings import Farewell, Unattended
 from kedge.call.failover import Failover
 from kedge.call.leg import ALLOW, Leg
 from kedge.call.observer import Observer
-from kedge.call.passing import passed_lines, unsupported
+from kedge.call.passing import hops_left, passed_lines, unsupported
 from kedge.call.routing import Peer, Routing
 from kedge.call.settings import CallSettings
 from kedge.call.setup import Setup
@@ -51,6 +51,7 @@ class B2bua(ServerUser):
         "farewells",
         "fleet",
         "ids",
+        "mark",
         "observer",
         "on_relay",
         "rng",
@@ -85,6 +86,8 @@ class B2bua(ServerUser):
         """Calls that ended before the caller's ACK, by our tag."""
         self.draining = False
         """Whether new calls are refused, as this process is to end."""
+        self.mark = ids.token()
+        """What the names of our sessions at relays begin with: those of another process, or of another run, differ."""
         self.failover = Failover(self)
         self._unattended = Unattended()
         self._orphans: dict[tuple[str, str], list[str]] = {}
@@ -137,7 +140,7 @@ class B2bua(ServerUser):
 
     def _out_of_dialog(self, tx: ServerTransaction, request: Request, peer: Peer, now: float) -> None:
         method = request.method
-        if request.get("Max-Forwards") == "0" and method != "OPTIONS":
+        if method != "OPTIONS" and hops_left(request, self.settings.max_forwards) < 0:
             self.reject(tx, request, 483, now)
         elif unknown := unsupported(request):
             self.reject(tx, request, 420, now, Unsupported=", ".join(unknown))
@@ -159,7 +162,7 @@ class B2bua(ServerUser):
             Setup.begin(self, tx, request, peer, now)
 
     def _options(self, tx: ServerTransaction, request: Request, now: float) -> None:
-        response = make_response(request, 503 if self.draining else 200, to_tag=self.ids.token())
+        response = self.own_response(request, 503 if self.draining else 200)
         response.add("Allow", ALLOW)
         response.add("Accept", "application/sdp")
         self.sip.respond(tx, response, now)
@@ -167,10 +170,17 @@ class B2bua(ServerUser):
     def reject(self, tx: ServerTransaction, request: Request, status: int, now: float, **headers: str) -> None:
         """Answer a request with a status of our own; ``headers`` are added to the response."""
         self.observer.request_rejected(request.method, status)
-        response = make_response(request, status, to_tag=self.ids.token())
+        response = self.own_response(request, status)
         for name, value in headers.items():
             response.add(name, value)
         self.sip.respond(tx, response, now)
+
+    def own_response(self, request: Request, status: int) -> Response:
+        """Return a final response that is no party's, and says so (RFC 3261 section 20.35)."""
+        response = make_response(request, status, to_tag=self.ids.token())
+        if self.settings.user_agent:
+            response.add("Server", self.settings.user_agent)
+        return response
 
     def on_ack(self, request: Request, source: Address, now: float) -> None:
         """Take the ACK to a 2xx of ours."""
@@ -303,7 +313,7 @@ class B2bua(ServerUser):
         for key in [key for key in self._orphans if key[0] == relay.uid]:
             orphans = self._orphans.pop(key)
             for session in orphans if key[1] in ("", relay.instance) else ():
-                call = self.calls.get(session.rpartition(".")[0])
+                call = self.calls.get(session.split(".")[1])
                 if call is None or call.session != session or call.relay is not relay:
                     self._delete(relay, session, now)
         self.failover.drain_over(relay)
@@ -323,7 +333,7 @@ class B2bua(ServerUser):
         self.failover.established(call, now)
 
     def _bye(self, leg: Leg, tx: ServerTransaction, request: Request, now: float) -> None:
-        self.sip.respond(tx, make_response(request, 200), now)
+        self.sip.respond(tx, self.own_response(request, 200), now)
         call = leg.call
         if call.setup is not None and not call.answered:
             call.setup.cancelled(now)
@@ -338,7 +348,8 @@ class B2bua(ServerUser):
             call.setup.give_up(cause if cause >= 400 else 480, now)
             return
         text = reason.replace('"', "'").replace("\\", "/")
-        self.end(call, now, to_caller=True, to_callee=True, lines=f'Reason: SIP;cause={cause};text="{text}"\r\n')
+        lines = f'Reason: SIP;cause={cause};text="{text}"\r\n{self.settings.own_lines}'
+        self.end(call, now, to_caller=True, to_callee=True, lines=lines)
 
     def end(self, call: Call, now: float, *, to_caller: bool, to_callee: bool, lines: str = "") -> None:
         """End a call that was answered: BYE where asked, sessions deleted, all that is pending let go."""
@@ -367,9 +378,9 @@ class B2bua(ServerUser):
         self.observer.call_ended(call, now)
 
     def send_bye(self, dialog: Dialog, lines: str, now: float) -> None:
-        """Send a BYE, whose outcome changes nothing."""
+        """Send a BYE, whose outcome changes nothing; without ``lines`` of a party's, it is our own."""
         branch = self.ids.branch()
-        data = dialog.request("BYE", branch, lines)
+        data = dialog.request("BYE", branch, lines or self.settings.own_lines)
         self.sip.send_request("BYE", branch, data, dialog.destination, self._unattended, now)
 
     def forget(self, call: Call, now: float) -> None:

@@ -465,7 +465,7 @@ class Bridge(ClientOwner, TimerTarget):
         if self._acker is not None and not self._acker.sent:
             self._ack(self.far.local)
         if near.server is not None:
-            b2bua.sip.respond(self._tx, make_response(self._request, 487), now)
+            b2bua.sip.respond(self._tx, b2bua.own_response(self._request, 487), now)
         else:
             b2bua.sip.stop_2xx(self._tx, now)
         near.server = near.awaiting_ack = None

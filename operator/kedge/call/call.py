@@ -78,10 +78,12 @@ class Call:
         "id",
         "last_anchor",
         "last_move_at",
+        "mark",
         "move",
         "relay",
         "relay_instance",
         "relay_set",
+        "rest_until",
         "session",
         "sessions_made",
         "setup",
@@ -93,7 +95,7 @@ class Call:
     caller: Leg
     callee: Leg
 
-    def __init__(self, call_id: str, relay_set: str, now: float) -> None:
+    def __init__(self, call_id: str, relay_set: str, mark: str, now: float) -> None:
         self.id = call_id
         self.relay_set = relay_set
         self.state = SETTING_UP
@@ -107,6 +109,8 @@ class Call:
         self.session = ""
         """Name of the current session at the relay."""
         self.sessions_made = 0
+        self.mark = mark
+        """Of the process, in the name of each session: other processes have sessions at the same relays."""
         self.setup: Setup | None = None
         self.bridge: Bridge | None = None
         """A party's offer/answer exchange that is being carried over to the other."""
@@ -114,6 +118,8 @@ class Call:
         self.anchors = 0
         self.last_anchor: LastAnchor | None = None
         self.last_move_at = 0.0
+        self.rest_until = 0.0
+        """Until then it is moved only if it must be, or if a person asks: its last move came to nothing good."""
         self.anchored_reason = "Settled"
         """Reason of the condition Anchored: anything but Settled and AnswersDiverge means False."""
         self.anchored_message = ""
@@ -141,4 +147,4 @@ class Call:
     def new_session(self) -> str:
         """Return the name of a further session: unique at every relay, also for a second try at the same one."""
         self.sessions_made += 1
-        return f"{self.id}.{self.sessions_made}"
+        return f"{self.mark}.{self.id}.{self.sessions_made}"

@@ -2,7 +2,8 @@
 
 A wish to move a call is kept until the call is where it should be, has ended, or its case is decided: level-triggered,
 so that a second loss, a party's own re-INVITE or a refusal only mean that the call is looked at again. Emergency calls
-go first. Moves begin only as fast as the budgets of re-INVITEs allow, and as relays can take commands.
+go first, then those without audio, the longest silent first, then the rest. Moves begin only as fast as the budgets of
+re-INVITEs allow, and as relays can take commands.
 """
 
 from __future__ import annotations
@@ -117,7 +118,8 @@ class Failover(TimerTarget):
         "_peer_budgets",
         "_preparing",
         "_pumping",
-        "_queue",
+        "_quiet",
+        "_silent",
         "_timeouts",
         "_timer",
         "_urgent",
@@ -129,7 +131,10 @@ class Failover(TimerTarget):
         self._b2bua = b2bua
         self.wants: dict[str, Want] = {}
         self._urgent: deque[Want] = deque()
-        self._queue: deque[Want] = deque()
+        self._silent: deque[Want] = deque()
+        """Wants of calls whose session is gone: the longest silent first, as relays are lost one after the other."""
+        self._quiet: deque[Want] = deque()
+        """Wants of calls that have audio: off a relay that drains, say."""
         self._waiting: deque[Want] = deque()
         """Wants for which no relay has room, or that are to be tried again a little later."""
         self._paced: dict[str, deque[Want]] = {}
@@ -253,12 +258,12 @@ class Failover(TimerTarget):
         self._pump(now)
 
     def carry_out(self, moves: Sequence[tuple[str, str]], reason: str, now: float) -> None:
-        """Ask for the moves of a plan: (call id, uid of the relay it is to go to). What is gone is left out."""
+        """Ask for the moves of a plan: (call id, uid of its relay-to-be). What is gone or rests is left out."""
         b2bua = self._b2bua
         reports: dict[str, FailoverReport] = {}
         for call_id, uid in moves:
             call, target = b2bua.calls.get(call_id), b2bua.fleet.relays.get(uid)
-            if call is None or target is None or call.relay is target:
+            if call is None or target is None or call.relay is target or now < call.rest_until:
                 continue
             report = None
             if reason == DRAIN and call.relay is not None:
@@ -307,7 +312,12 @@ class Failover(TimerTarget):
     def _enqueue(self, want: Want) -> None:
         if not want.queued:
             want.queued = True
-            (self._urgent if want.call.emergency else self._queue).append(want)
+            self._queue_of(want.call).append(want)
+
+    def _queue_of(self, call: Call) -> deque[Want]:
+        if call.emergency and self.policy_of(call).emergency_first:
+            return self._urgent
+        return self._silent if self.is_lost(call) else self._quiet
 
     def forget(self, call: Call, now: float) -> None:
         """A call has ended: what was wanted of it is moot."""
@@ -335,8 +345,7 @@ class Failover(TimerTarget):
         self._pumping = True
         try:
             limit = self._b2bua.settings.preparing
-            while self._preparing < limit and (self._urgent or self._queue):
-                queue = self._urgent or self._queue
+            while self._preparing < limit and (queue := self._urgent or self._silent or self._quiet):
                 want = queue.popleft()
                 want.queued = False
                 delay = self._consider(want, now)

@@ -121,7 +121,8 @@ class LegMove(ClientOwner, TimerTarget):
         self._session = leg.call.session
         self._before, leg.local = leg.local, leg.origin.stamp(self._sdp)
         branch = b2bua.ids.branch()
-        data = leg.dialog.request("INVITE", branch, leg.session_headers() + self._extra, leg.local)
+        lines = f"{leg.session_headers()}{b2bua.settings.own_lines}{self._extra}"
+        data = leg.dialog.request("INVITE", branch, lines, leg.local)
         self.offers += 1
         self.state = SENT
         self._tx = leg.client = b2bua.sip.send_request("INVITE", branch, data, leg.dialog.destination, self, now)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from kedge.base.address import Address, host_for_uri
 from kedge.call.call import CALLEE_TAG, CALLER_TAG, Call
 from kedge.call.leg import Leg
+from kedge.call.passing import hops_left
 from kedge.sip.dialog import Dialog
 from kedge.sip.headers import parse_name_addr
 from kedge.sip.message import Request
@@ -38,7 +39,7 @@ def callee_leg(b2bua: B2bua, call: Call, request: Request, peer: Peer, destinati
         call_id=b2bua.ids.token(), local=_without_tag(request.get("From") or ""), local_tag=b2bua.ids.token(),
         remote=_without_tag(request.get("To") or ""), remote_tag="", via=b2bua.settings.address,
     )  # fmt: skip
-    dialog.max_forwards = _max_forwards(request) - 1
+    dialog.max_forwards = hops_left(request, b2bua.settings.max_forwards)
     user = f"{uri.user}@" if uri.user else ""
     dialog.remote_target = f"sip:{user}{host_for_uri(destination[0])}:{destination[1]}"
     dialog.destination = destination
@@ -47,11 +48,6 @@ def callee_leg(b2bua: B2bua, call: Call, request: Request, peer: Peer, destinati
 
 def _origin(b2bua: B2bua) -> Origin:
     return Origin(b2bua.rng.getrandbits(62), b2bua.settings.address[0])
-
-
-def _max_forwards(request: Request) -> int:
-    value = request.get("Max-Forwards") or "70"
-    return min(int(value), 255) if value.isdecimal() else 70
 
 
 def _without_tag(value: str) -> str:

@@ -36,5 +36,8 @@ class Observer:
     def request_rejected(self, method: str, status: int) -> None:
         """A request was refused by Kedge itself."""
 
+    def orphans_deleted(self, relay: Relay, count: int) -> None:
+        """So many sessions of ours, that no call had, were found at a relay and deleted."""
+
     def event(self, *, warning: bool, reason: str, message: str, relay_set: str, relay: str, call: str) -> None:
         """Something that a person may want to read."""

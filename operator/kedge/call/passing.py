@@ -53,6 +53,17 @@ def pass_headers(source: Message, target: Response, *, trusted: bool = False) ->
             target.add("Unsupported", value)
 
 
+def hops_left(message: Message, default: int) -> int:
+    """Return the Max-Forwards to send on; negative where it was 0: it may go no further (RFC 3261 section 16.3).
+
+    ``default`` stands for one that is not there, or cannot be read.
+    """
+    value = message.get("Max-Forwards") or ""
+    if not (value.isascii() and value.isdigit()):
+        return default
+    return min(int(value), 255) - 1 if len(value) < 10 else 254
+
+
 def unsupported(message: Message) -> list[str]:
     """Return the option tags of Require that Kedge does not know (answered with 420)."""
     return [one for one in _tokens(message, "Require") if one not in SUPPORTED]

@@ -254,7 +254,7 @@ class Move:
         self._finish(ENDED_RESULT, f"{leg.peer.name} answered {part.status}", now, policy=False)
         self._b2bua.end(
             call, now, to_caller=silent or leg is call.callee, to_callee=silent or leg is call.caller,
-            lines=f'Reason: SIP;cause={part.status};text="{text}"\r\n',
+            lines=f'Reason: SIP;cause={part.status};text="{text}"\r\n{self._b2bua.settings.own_lines}',
         )  # fmt: skip
 
     # --- SETTLING ---------------------------------------------------------------------------------------------------
@@ -348,6 +348,8 @@ class Move:
         self._callee.let_go()
         call.move = None
         call.last_move_at = now
+        if result in (DIVERGE, ROLLED_BACK, FAILED_RESULT):
+            call.rest_until = now + b2bua.settings.rest
         if result in (MOVED, DIVERGE):
             call.anchors += 1
             b2bua.failover.count_gap(self, now)

@@ -10,6 +10,7 @@ are; only what is counted of a peer goes on from the old one to the new one of i
 from __future__ import annotations
 
 import ipaddress
+import random
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -115,7 +116,9 @@ class Route:
     relay_set: str
     """Key of the RelaySet whose relays carry the media."""
     next_hops: tuple[Address, ...]
-    """Tried in order; the next one on no answer, or on a status of ``failover_on``."""
+    """The next one is tried on no answer, or on a status of ``failover_on``."""
+    weights: tuple[int, ...] = ()
+    """Of the next hops, in their order; 0 for none."""
     peer: str = ""
     """Name of the source peer, or empty for any."""
     user_prefix: str = ""
@@ -123,6 +126,21 @@ class Route:
     response_timeout: float = 4.0
     """Seconds without any response until the next hop is tried."""
     failover_on: frozenset[int] = frozenset({408, 503})
+
+    def hops(self, rng: random.Random) -> tuple[Address, ...]:
+        """Return the next hops in the order in which one call tries them.
+
+        Those with weights are drawn by them, one after the other (as RFC 2782 has it); the others follow as they stand.
+        """
+        if not any(self.weights):
+            return self.next_hops
+        weights = dict(zip(self.next_hops, self.weights, strict=True))
+        drawn: list[Address] = []
+        left = [hop for hop in self.next_hops if weights[hop]]
+        while left:
+            drawn += rng.choices(left, [weights[hop] for hop in left])
+            left.remove(drawn[-1])
+        return (*drawn, *(hop for hop in self.next_hops if not weights[hop]))
 
     def matches(self, peer: Peer, uri: SipUri) -> bool:
         """Whether a request of this peer for this URI takes this route."""

@@ -52,6 +52,7 @@ class Setup(ClientOwner, TimerTarget):
         "_early",
         "_early_sent",
         "_hop",
+        "_hops",
         "_leftover",
         "_offer",
         "_relay_busy",
@@ -81,6 +82,7 @@ class Setup(ClientOwner, TimerTarget):
         """Peers as they were when the call began: its next hops are of these."""
         self._target = uri
         self._offer = offer
+        self._hops = route.hops(b2bua.rng)
         self._hop = -1
         self._tries = 0
         self._sent = b""
@@ -115,7 +117,7 @@ class Setup(ClientOwner, TimerTarget):
         if route is None:
             b2bua.reject(tx, request, 404, now)
             return
-        call = Call(f"call-{b2bua.ids.token()}", route.relay_set, now)
+        call = Call(f"call-{b2bua.ids.token()}", route.relay_set, b2bua.mark, now)
         call.emergency = "urn:service:sos" in request.uri or bool(request.get("Resource-Priority"))
         call.zone = _zone_of(b2bua, peer, route)
         call.caller = caller_leg(b2bua, call, tx.source, request, peer)
@@ -168,9 +170,9 @@ class Setup(ClientOwner, TimerTarget):
 
     def _next_hop(self, now: float) -> bool:
         """Send the INVITE to the next hop that may have it; False where there is none left."""
-        while self._hop + 1 < len(self._route.next_hops):
+        while self._hop + 1 < len(self._hops):
             self._hop += 1
-            destination = self._route.next_hops[self._hop]
+            destination = self._hops[self._hop]
             peer = self._routing.peer_of(destination)
             if peer is not None and not peer.full:
                 self._send_invite(self._new_callee(peer, destination), now)
@@ -535,6 +537,8 @@ class Setup(ClientOwner, TimerTarget):
         refusal = self._response(status, response)
         if response is None:
             b2bua.observer.request_rejected("INVITE", status)
+            if b2bua.settings.user_agent:
+                refusal.add("Server", b2bua.settings.user_agent)
             if status == 503:
                 refusal.add("Retry-After", str(round(b2bua.settings.refuse_for)))
         b2bua.sip.respond(self._tx, refusal, now)

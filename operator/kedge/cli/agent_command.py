@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -38,6 +39,13 @@ def _duration(value: Any) -> float:
         raise click.BadParameter(f"{value!r} {error}") from None
 
 
+def _families(value: Any) -> tuple[str, ...]:
+    found = value if isinstance(value, tuple) else tuple(str(value).split(","))
+    if not found or len(set(found)) < len(found) or not {*found} <= {"IPv4", "IPv6"}:
+        raise click.BadParameter(f"{value!r} is no list of IPv4 and IPv6")
+    return found
+
+
 @click.command(
     epilog="""
 \b
@@ -69,16 +77,26 @@ Example:
     "--token-file", envvar="KEDGE_TOKEN_FILE", default="", metavar="FILE",
     help="File with the token for reports; KEDGE_TOKEN_FILE says the same. It is read again when it changes.",
 )  # fmt: skip
+@click.option(
+    "--relay-config", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Write the relay's configuration here before anything else: its addresses. --control has its port then.",
+)  # fmt: skip
+@click.option("--addresses", default="", metavar="IP,...", help="For --relay-config: the pod's addresses.")
+@click.option(
+    "--families", default="IPv4", show_default=True, type=_families, metavar="FAMILY,...",
+    help="For --relay-config: families of media, IPv4 and IPv6; the control port has the first.",
+)  # fmt: skip
+@click.option("--advertised", default="", metavar="IP,...", help="For --relay-config: what phones are told instead.")
+@click.option(
+    "--advertised-file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="As --advertised, from a file that is waited for.",
+)  # fmt: skip
 @click.option("--relay-uid", envvar="POD_UID", default="", help="UID of the relay's pod, by which signaling knows it.")
 def agent(
-    control: Address,
-    listen: Address,
-    deadline: float,
-    media_address: str,
-    signaling: Address | None,
-    token_file: str,
+    control: Address, listen: Address, deadline: float, media_address: str, signaling: Address | None, token_file: str,
     relay_uid: str,
-) -> None:
+    relay_config: Path | None, addresses: str, families: tuple[str, ...], advertised: str, advertised_file: Path | None,
+) -> None:  # fmt: skip
     """Run beside a relay, in its pod: hold the pod's end until the calls have left, and watch its link.
 
     GET /v1/hold answers once the relay holds no call, is gone, or --deadline has passed. It is meant for the preStop
@@ -86,10 +104,15 @@ def agent(
     """
     if media_address and not (signaling and relay_uid):
         raise click.UsageError("--media-address needs --signaling and --relay-uid: who is told, and of whom")
-    from kedge.cli.agent import AgentOptions, run_agent  # brings in netlink, which other commands need not wait for
+    from kedge.cli.agent import AgentOptions, ConfigOptions, run_agent  # netlink: other commands need not wait for it
 
+    config = None
+    if relay_config is not None:
+        config = ConfigOptions(
+            file=relay_config, own=addresses, families=families, advertised=advertised, advertised_file=advertised_file
+        )
     options = AgentOptions(
         control=control, listen=listen, deadline=deadline, watch=media_address, relay_uid=relay_uid,
-        signaling=signaling, token_file=token_file,
+        signaling=signaling, token_file=token_file, config=config,
     )  # fmt: skip
     sys.exit(run_agent(options))

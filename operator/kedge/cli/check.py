@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from kedge.api.errors import ManifestError
-from kedge.api.load import check_together, load_manifests, load_settings
+from kedge.api.load import check_together, load_manifests, load_settings, unserved
 from kedge.api.relayset import RelaySet
 from kedge.api.settings import Settings
 
@@ -29,7 +29,12 @@ def check(files: Sequence[Path]) -> tuple[list[str], list[str]]:
                 good.append(f"{file}: settings are fine")
             else:
                 manifests = load_manifests(file)
-                relay_sets += [one for one in manifests if isinstance(one, RelaySet)]
+                found = [one for one in manifests if isinstance(one, RelaySet)]
+                relay_sets += found
+                refused = [str(problem) for one in found for problem in unserved(one, str(file))]
+                if refused:
+                    bad += refused
+                    continue
                 names = ", ".join(f"{one.kind} {one.metadata.name}" for one in manifests) or "nothing in it"
                 good.append(f"{file}: {names}: fine")
         except ManifestError as error:

@@ -57,7 +57,10 @@ class Cluster:
 
     def client(self) -> KubeClient:
         """Return a client for the loop that it will be used on."""
-        return KubeClient(self.options.kubeconfig or self.settings.kube.kubeconfig, self.options.context)
+        kube = self.settings.kube
+        return KubeClient(
+            self.options.kubeconfig or kube.kubeconfig, self.options.context, request_timeout=kube.request_timeout
+        )
 
     def signaling(self) -> Parts:
         """Return the parts of a signaling process whose relays and Call objects are in the cluster."""
@@ -110,7 +113,10 @@ class Cluster:
             signaling_service=self.options.signaling_service, admin_port=self._admin_port,
             report_secret=self.options.report_secret,
         )  # fmt: skip
-        settings = OperatorSettings(manifests=manifests, namespace=self.namespace, resync=self.settings.kube.resync)
+        kube = self.settings.kube
+        settings = OperatorSettings(
+            manifests=manifests, namespace=self.namespace, resync=kube.resync, status_interval=kube.status_interval
+        )
         return Operator(settings, FencedKube(client, lambda: leadership.leads), view)
 
 

@@ -11,6 +11,7 @@ from kedge.api.settings import Settings, Strangers
 from kedge.call.routing import Peer, Route, Routing
 from kedge.call.settings import CallSettings
 from kedge.relay.ng_client import NgSettings
+from kedge.relay.probing import ProbeSettings
 from kedge.runtime.bookkeeper import Bookkeeper
 from kedge.runtime.signaling import Signaling, SignalingSettings
 from kedge.sip.timers import TimerSettings
@@ -30,12 +31,16 @@ def signaling_settings(settings: Settings) -> SignalingSettings:
         listen=(listen.address, listen.port),
         advertise=listen.advertise or "",
         calls=CallSettings(
-            user_agent=sip.user_agent, max_calls=sip.max_calls, ring_timeout=sip.ring_timeout,
-            refuse_for=sip.retry_after, busy_timeout=reanchor.busy_wait, answer_timeout=reanchor.response_timeout,
+            user_agent=sip.user_agent, max_forwards=sip.max_forwards, max_calls=sip.max_calls,
+            ring_timeout=sip.ring_timeout, refuse_for=sip.retry_after, busy_timeout=reanchor.busy_wait,
+            answer_timeout=reanchor.response_timeout,
             max_offers=reanchor.max_offers, zone=settings.signaling.zone,
             drop_strangers=sip.strangers is Strangers.DROP,
+            rest=reanchor.rest, sweep_interval=commands.sweep_interval,
         ),
         timers=TimerSettings(t1=sip.timers.t1, t2=sip.timers.t2, t4=sip.timers.t4),
+        max_datagram_bytes=sip.max_datagram_bytes,
+        probes=ProbeSettings(own_network=reanchor.own_network_percent / 100),
         ng=NgSettings(
             window=commands.outstanding, retry=(commands.timeout,) * commands.retries,
             timeout=commands.timeout * (commands.retries + 1),
@@ -63,6 +68,7 @@ def _route(model: RouteModel, namespace: str) -> Route:
     hops = list(model.next_hops)
     return Route(
         name=model.name, relay_set=key, next_hops=tuple((hop.address, hop.port) for hop in hops),
+        weights=tuple(hop.weight or 0 for hop in hops),
         peer=model.match.peer or "", user_prefix=model.match.user_prefix, host=model.match.host or "",
         response_timeout=model.response_timeout, failover_on=frozenset(model.failover_on),
     )  # fmt: skip

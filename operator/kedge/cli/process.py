@@ -23,6 +23,7 @@ from kedge.adapters.http_server import HttpServer, health_routes, metrics_routes
 from kedge.adapters.log import event_logger
 from kedge.adapters.metrics import registry_of
 from kedge.adapters.steering_http import SteeringApi
+from kedge.api.durations import format_duration
 from kedge.api.settings import Settings
 from kedge.base.address import Address, format_address
 from kedge.base.errors import KedgeError
@@ -35,6 +36,7 @@ from kedge.ports.records import SignalingSnapshot
 from kedge.relay.link_health import LinkReport, ReportResult
 from kedge.relay.model import Intent, InventorySnapshot
 from kedge.runtime.bookkeeper import Bookkeeper
+from kedge.runtime.ending import Ending
 from kedge.runtime.planner import Planner
 from kedge.runtime.supervision import keep_running
 from kedge.runtime.thread import SignalingThread, tune
@@ -111,9 +113,10 @@ class SignalingProcess:
         self._inventory = InventorySnapshot()
         self._applied = False
         self._was_ready = False
+        self._ends = False
 
     async def run(self) -> int:
-        """Serve until SIGTERM or SIGINT; return the exit status.
+        """Serve until SIGTERM or SIGINT, and then until calls have ended; return the exit status.
 
         Raises:
             StartError: an address cannot be bound.
@@ -141,9 +144,27 @@ class SignalingProcess:
                 tasks.append(asyncio.create_task(keep_running(one.name, one.run), name=one.name))
             tune()
             await end.wait()
+            await self._end_calls(thread, end)
             status = 0 if thread.alive else 1
             _log.info("ending" if status == 0 else "the SIP thread is gone: ending")
         return status
+
+    async def _end_calls(self, thread: SignalingThread, end: asyncio.Event) -> None:
+        """Take no new calls, and wait for those that there are; ``end``, once more, shortens the wait."""
+        loop, grace = asyncio.get_running_loop(), self._settings.signaling.shutdown_grace
+        ending = Ending(self._signaling.b2bua, lambda: _tell(loop, end))
+        self._ends = True
+        calls = self._books.counters()["calls"]
+        if calls:
+            _log.info("no new calls; %d may go on for %s, or until the next signal", calls, format_duration(grace))
+        self._signaling.post(lambda now: ending.begin(grace, now))
+        end.clear()
+        while thread.alive and not ending.over:
+            await end.wait()
+            end.clear()
+            self._signaling.post(ending.hurry)
+        if ending.hung_up:
+            _log.warning("%d calls were hung up, as the process ends", ending.hung_up)
 
     def _bind(self, thread: SignalingThread) -> Address:
         listen = self._settings.sip.listen[0]
@@ -251,10 +272,12 @@ class SignalingProcess:
         return known.caller.dialog.call_id if known is not None else ""
 
     def _readiness(self) -> str:
-        """Ready once the first inventory was taken and each of its relays was judged; never unready again.
+        """Ready once the first inventory was taken and each of its relays was judged, until the process is to end.
 
         Relays that are all down are no reason to take SIP away: calls that have media go on.
         """
+        if self._ends:
+            return "it is to end, and takes no new calls"
         if self._was_ready:
             return ""
         if not self._applied:

@@ -61,14 +61,11 @@ class SettingsFiles:
 
 def _read(file: Path) -> Settings:
     try:
-        settings = load_settings(file)
+        return load_settings(file)
     except ManifestError as error:
         raise FilesError(str(error)) from None
     except OSError as error:
         raise FilesError(f"{file}: {error.strerror or error}") from None
-    if len(settings.sip.listen) > 1:
-        raise FilesError(f"{file}: sip.listen: only one socket is supported so far")
-    return settings
 
 
 class Reloader:

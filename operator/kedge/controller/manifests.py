@@ -17,8 +17,20 @@ from kedge.api.convert import label_value
 from kedge.api.durations import format_duration
 from kedge.api.meta import Toleration
 from kedge.api.names import RELAYSET_LABEL
-from kedge.api.relayset import AdvertiseType, CanaryMode, Engine, Family, RelaySet, Template
-from kedge.base.errors import KedgeError
+from kedge.api.relayset import CanaryMode, Engine, RelaySet, Template
+from kedge.controller.addressing import (
+    UnsupportedError,
+    agent_arguments,
+    agent_environment,
+    agent_mounts,
+    config_file,
+    from_field,
+    needs_file,
+    relay_arguments,
+    relay_environment,
+    relay_mounts,
+    volumes,
+)
 from kedge.controller.gates import MEDIA_READY
 from kedge.ports.kube import (
     DEPLOYMENT_KIND,
@@ -41,10 +53,6 @@ _HOLD_SECONDS: Final = 10
 _END_SECONDS: Final = 10
 _TOKEN_VOLUME: Final = "report-token"
 _TOKEN_FOLDER: Final = "/etc/kedge-tokens"
-
-
-class UnsupportedError(KedgeError):
-    """The RelaySet asks for what this version cannot make: its author's to change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +84,8 @@ def owned_manifests(relay_set: RelaySet, settings: ManifestSettings) -> list[tup
         UnsupportedError: the RelaySet cannot be served by this version.
     """
     spec = relay_set.spec
+    if spec.engine is not Engine.RTPENGINE:
+        raise UnsupportedError(f"engine {spec.engine.value} is not supported yet: this set gets no calls")
     if spec.replicas is None:
         return []
     made = [
@@ -220,10 +230,13 @@ def _pod(relay_set: RelaySet, template: Template, settings: ManifestSettings) ->
     if settings.agent_image:
         pod["initContainers"] = [_agent(relay_set, settings)]
     reports = _reports(relay_set, settings)
+    found = volumes(relay_set.spec, agent=bool(settings.agent_image))
     if reports and settings.report_secret:
         # Optional: a relay shall not wait for what only makes the loss of its link known sooner.
         secret = {"secretName": settings.report_secret, "optional": True}
-        pod["volumes"] = [{"name": _TOKEN_VOLUME, "secret": secret}]
+        found.append({"name": _TOKEN_VOLUME, "secret": secret})
+    if found:
+        pod["volumes"] = found
     if relay_set.spec.media.host_network:
         pod["hostNetwork"] = True
         pod["dnsPolicy"] = "ClusterFirstWithHostNet" if reports else "Default"  # else it looks nothing up there
@@ -233,19 +246,22 @@ def _pod(relay_set: RelaySet, template: Template, settings: ManifestSettings) ->
 
 
 def _container(relay_set: RelaySet, template: Template, settings: ManifestSettings) -> Manifest:
-    spec = relay_set.spec
+    spec, agent = relay_set.spec, bool(settings.agent_image)
     port: Manifest = {"name": "control", "containerPort": spec.control.port, "protocol": "UDP"}
     if spec.media.host_network:
         port["hostPort"] = spec.control.port  # so that the scheduler puts one relay on a node
+    environment = relay_environment(spec, agent=agent)
     container: Manifest = {
         "name": "relay",
         "image": template.image or settings.image,
-        "args": [*_arguments(relay_set), *template.args],
-        "env": _environment(relay_set),
+        "args": [*_arguments(relay_set, agent=agent), *template.args],
+        **({"env": environment} if environment else {}),
         "ports": [port],
         "securityContext": _restricted(),
         "lifecycle": {"preStop": _pre_stop(relay_set, settings)},
     }
+    if mounts := relay_mounts(spec, agent=agent):
+        container["volumeMounts"] = mounts
     if template.image_pull_policy is not None:
         container["imagePullPolicy"] = template.image_pull_policy.value
     if template.resources is not None:
@@ -255,10 +271,11 @@ def _container(relay_set: RelaySet, template: Template, settings: ManifestSettin
 
 def _agent(relay_set: RelaySet, settings: ManifestSettings) -> Manifest:
     """Return the native sidecar: it starts before the relay, and ends after it."""
-    control = relay_set.spec.control.port
-    own = "[$(POD_IP)]" if relay_set.spec.media.families[0] is Family.IPV6 else "$(POD_IP)"
+    spec = relay_set.spec
+    control = spec.control.port
+    own = "[$(POD_IP)]" if needs_file(spec.media, agent=True) else "$(POD_IP)"
     port: Manifest = {"name": "agent", "containerPort": control, "protocol": "TCP"}
-    if relay_set.spec.media.host_network:
+    if spec.media.host_network:
         port["hostPort"] = control
     agent: Manifest = {
         "name": "agent",
@@ -268,9 +285,10 @@ def _agent(relay_set: RelaySet, settings: ManifestSettings) -> Manifest:
             "agent",
             f"--control={own}:{control}",
             f"--listen={own}:{control}",  # TCP, where the relay has UDP: free wherever the relay's port is
-            f"--deadline={format_duration(relay_set.spec.drain.deadline)}",
+            f"--deadline={format_duration(spec.drain.deadline)}",
+            *agent_arguments(spec),
         ],
-        "env": [_from_field("POD_IP", "status.podIP")],
+        "env": [from_field("POD_IP", "status.podIP"), *agent_environment(spec)],
         "ports": [port],
         "startupProbe": {
             "httpGet": {"path": "/healthz", "port": control},
@@ -280,6 +298,8 @@ def _agent(relay_set: RelaySet, settings: ManifestSettings) -> Manifest:
         "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "192Mi"}},
         "securityContext": _restricted(),
     }
+    if mounts := agent_mounts(spec):
+        agent["volumeMounts"] = mounts
     if _reports(relay_set, settings):
         _let_report(agent, settings)
     return agent
@@ -293,10 +313,11 @@ def _reports(relay_set: RelaySet, settings: ManifestSettings) -> bool:
 
 def _let_report(agent: Manifest, settings: ManifestSettings) -> None:
     agent["args"] += ["--media-address=$(POD_IP)", f"--signaling={settings.signaling_service}:{settings.admin_port}"]
-    agent["env"].append(_from_field("POD_UID", "metadata.uid"))
+    agent["env"].append(from_field("POD_UID", "metadata.uid"))
     if settings.report_secret:
         agent["args"].append(f"--token-file={_TOKEN_FOLDER}/token")
-        agent["volumeMounts"] = [{"name": _TOKEN_VOLUME, "mountPath": _TOKEN_FOLDER, "readOnly": True}]
+        token = {"name": _TOKEN_VOLUME, "mountPath": _TOKEN_FOLDER, "readOnly": True}
+        agent["volumeMounts"] = [*agent.get("volumeMounts", ()), token]
 
 
 def _pre_stop(relay_set: RelaySet, settings: ManifestSettings) -> Manifest:
@@ -318,50 +339,19 @@ def _restricted() -> Manifest:
     }
 
 
-def _arguments(relay_set: RelaySet) -> list[str]:
+def _arguments(relay_set: RelaySet, *, agent: bool) -> list[str]:
     spec = relay_set.spec
-    if spec.engine is not Engine.RTPENGINE:
-        raise UnsupportedError(
-            f"relay pods with engine {spec.engine.value} cannot be made yet; use selector or endpoints"
-        )
-    interface = "$(POD_IP)"
-    control = "[$(POD_IP)]" if spec.media.families[0] is Family.IPV6 else "$(POD_IP)"
-    if spec.media.advertise.type in _ADVERTISED:
-        interface += "!$(ADVERTISED_IP)"
     return [
-        "--config-file=none",
+        f"--config-file={config_file(spec.media, agent=agent)}",
         "--foreground",
         "--log-stderr",
         "--table=-1",
-        f"--interface={interface}",
-        f"--listen-ng={control}:{spec.control.port}",
+        *relay_arguments(spec, agent=agent),
         f"--port-min={spec.media.port_range.min}",
         f"--port-max={spec.media.port_range.max}",
         "--delete-delay=0",
         "--poller-per-thread",
     ]
-
-
-_ADVERTISED: Final = (AdvertiseType.NODE_INTERNAL_IP, AdvertiseType.ANNOTATION, AdvertiseType.STATIC)
-"""Types for which the advertised address is another than the pod's."""
-
-
-def _environment(relay_set: RelaySet) -> list[Manifest]:
-    advertise = relay_set.spec.media.advertise
-    environment = [_from_field("POD_IP", "status.podIP")]
-    if advertise.type is AdvertiseType.NODE_EXTERNAL_IP:
-        raise UnsupportedError("advertise.type NodeExternalIP cannot be served yet; use Annotation or Static")
-    if advertise.type is AdvertiseType.NODE_INTERNAL_IP:
-        environment.append(_from_field("ADVERTISED_IP", "status.hostIP"))
-    elif advertise.type is AdvertiseType.ANNOTATION:
-        environment.append(_from_field("ADVERTISED_IP", f"metadata.annotations['{advertise.annotation}']"))
-    elif advertise.type is AdvertiseType.STATIC:
-        environment.append({"name": "ADVERTISED_IP", "value": advertise.address})
-    return environment
-
-
-def _from_field(name: str, path: str) -> Manifest:
-    return {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
 
 
 def _tolerations(template: Template) -> list[Manifest]:

@@ -22,10 +22,11 @@ from kedge.api.convert import label_value
 from kedge.api.relayset import RelaySet
 from kedge.base.backoff import Backoff
 from kedge.controller.events import events_of
+from kedge.controller.external_ips import ExternalIps, addresses_of, waiting_nodes
 from kedge.controller.manifests import ManifestSettings, owned_name, pod_labels
 from kedge.controller.orphans import Orphans, others_than
 from kedge.controller.queue import WorkQueue
-from kedge.controller.reconcile import STATUS_INTERVAL, Observed, Outcome, reconcile
+from kedge.controller.reconcile import Observed, Outcome, reconcile
 from kedge.controller.watching import KopfThread, StartWatching, across_loops
 from kedge.ports.kube import (
     CALL_KIND,
@@ -33,6 +34,7 @@ from kedge.ports.kube import (
     DISRUPTION_BUDGET_KIND,
     EVENT_KIND,
     NETWORK_POLICY_KIND,
+    NODE_KIND,
     POD_KIND,
     RELAY_SET_KIND,
     KubeApi,
@@ -47,6 +49,8 @@ from kedge.ports.records import SignalingSnapshot
 _OWNED: Final = (DEPLOYMENT_KIND, DISRUPTION_BUDGET_KIND, NETWORK_POLICY_KIND)
 _EVENTS_AT_ONCE: Final = 20
 _REMEMBERED_EVENTS: Final = 2000
+_MORE_EVENTS: Final = 5.0
+"""Seconds until Events that were held back are told."""
 _log = logging.getLogger(__name__)
 
 
@@ -59,6 +63,8 @@ class OperatorSettings:
     """The namespace that it serves; empty for all."""
     resync: float = 30.0
     """Seconds between two looks at everything, whatever was told meanwhile."""
+    status_interval: float = 5.0
+    """Seconds, at least, between two writes of a status in which only numbers of calls differ."""
     poll: float = 1.0
     """Seconds between two questions to signaling."""
 
@@ -203,7 +209,7 @@ class Operator:
             if _news(key, before) != _news(key, self._snapshots):
                 self._add(key)
             elif _numbers(key, before) != _numbers(key, self._snapshots):
-                self._add(key, max(0.0, looked + STATUS_INTERVAL - self._monotonic()))
+                self._add(key, max(0.0, looked + self._settings.status_interval - self._monotonic()))
 
     # What empties it.
 
@@ -255,10 +261,11 @@ class Operator:
             self._settings.manifests,
             now=self._clock(),
             written_at=self._written.get(key, float("-inf")),
+            status_interval=self._settings.status_interval,
         )
         await self._act(key, outcome)
         held_back = await self._post_events(relay_set)
-        waits = [one for one in (outcome.again_in, STATUS_INTERVAL if held_back else None) if one is not None]
+        waits = [one for one in (outcome.again_in, _MORE_EVENTS if held_back else None) if one is not None]
         return min(waits, default=None)
 
     def _forget(self, key: str) -> None:
@@ -272,7 +279,20 @@ class Operator:
             name = owned_name(relay_set)
             lives = await asyncio.gather(*(self._kube.get(kind, namespace, name) for kind in _OWNED))
             owned = {kind: [live] for kind, live in zip(_OWNED, lives, strict=True) if live is not None}
-        return Observed(owned=owned, pods=await self._pods(relay_set, namespace))
+        pods = await self._pods(relay_set, namespace)
+        return Observed(owned=owned, pods=pods, external_ips=await self._external_ips(waiting_nodes(relay_set, pods)))
+
+    async def _external_ips(self, names: frozenset[str]) -> ExternalIps:
+        found: dict[str, tuple[str, ...]] = {}
+        for name in sorted(names):
+            try:
+                node = await self._kube.get(NODE_KIND, "", name)
+            except KubeError as error:
+                if not error.is_denied:
+                    raise
+                return ExternalIps({}, denied=True)
+            found[name] = addresses_of(node) if node is not None else ()
+        return ExternalIps(found)
 
     async def _pods(self, relay_set: RelaySet, namespace: str) -> tuple[Manifest, ...]:
         spec = relay_set.spec
@@ -290,12 +310,23 @@ class Operator:
             metadata = live["metadata"]
             await self._kube.delete(kind, metadata["namespace"], metadata["name"], uid=metadata["uid"])
             _log.info("deleted %s %s", kind.kind, metadata["name"])
+        for patch in outcome.tells:
+            await self._tell(patch)
         for manifest in outcome.gates:
             await self._kube.apply(POD_KIND, manifest, subresource="status")
         if outcome.status is not None:
             namespace, _, name = key.partition("/")
             await self._kube.patch_status(RELAY_SET_KIND, namespace, name, outcome.status)
             self._written[key] = self._clock()
+
+    async def _tell(self, patch: Manifest) -> None:
+        """Tell a pod its node's addresses; one that has gone meanwhile, or is another by now, needs none."""
+        metadata = patch["metadata"]
+        try:
+            await self._kube.patch(POD_KIND, metadata["namespace"], metadata["name"], patch)
+        except KubeError as error:
+            if not error.is_missing and not error.is_conflict:
+                raise
 
     async def _post_events(self, relay_set: RelaySet) -> bool:
         """Write Events that are not there yet; return whether some were held back."""

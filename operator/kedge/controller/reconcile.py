@@ -12,15 +12,14 @@ from dataclasses import dataclass, field
 
 from kedge.api.meta import Condition
 from kedge.api.relayset import ConditionType, RelaySet, RelaySetStatus
+from kedge.controller.addressing import UnsupportedError
 from kedge.controller.drift import drifted
+from kedge.controller.external_ips import NOT_ASKED, ExternalIps, tell
 from kedge.controller.gates import gates_of
-from kedge.controller.manifests import ManifestSettings, UnsupportedError, owned_manifests
+from kedge.controller.manifests import ManifestSettings, owned_manifests
 from kedge.controller.status import StatusInput, status_of
 from kedge.ports.kube import Kind, Manifest
 from kedge.ports.records import SignalingSnapshot
-
-STATUS_INTERVAL = 5.0
-"""Seconds between two writes of a status in which only numbers of calls differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +30,8 @@ class Observed:
     """Objects that bear our labels, by kind."""
     pods: tuple[Manifest, ...] = ()
     """The relay pods, ours or selected."""
+    external_ips: ExternalIps = NOT_ASKED
+    """Of the nodes whose relay pods have yet to be told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,8 @@ class Outcome:
     deletes: tuple[tuple[Kind, Manifest], ...] = ()
     gates: tuple[Manifest, ...] = ()
     """Conditions of relay pods to apply to their status."""
+    tells: tuple[Manifest, ...] = ()
+    """Patches of relay pods: the external addresses of their nodes."""
     status: Manifest | None = None
     """What to merge into the status; None for nothing."""
     again_in: float | None = None
@@ -55,11 +58,12 @@ def reconcile(
     *,
     now: float,
     written_at: float = float("-inf"),
+    status_interval: float = 5.0,
 ) -> Outcome:
     """Return what to apply, delete and write for one RelaySet.
 
     ``snapshots`` is what signaling tells, one of each replica that answers. ``now`` and ``written_at`` (of the last
-    write of the status) are unix seconds.
+    write of the status) are unix seconds; a status in which only numbers differ waits ``status_interval`` seconds.
     """
     problem, wanted = "", []
     try:
@@ -70,19 +74,20 @@ def reconcile(
     if foreign:
         problem = f"{foreign} exists and belongs to someone else"
     deletes = () if problem else _deletes(relay_set, wanted, observed)
+    tells, trouble = tell(relay_set, observed.pods, observed.external_ips)
     status = status_of(
         StatusInput(
             relay_set=relay_set,
             deployment=_deployment(relay_set, observed),
             pods=observed.pods,
             snapshots=tuple(snapshots),
-            problem=problem,
+            problem=problem or trouble,
             now=now,
         )
     )
-    write, again_in = _status_write(relay_set.status, status, now - written_at)
+    write, again_in = _status_write(relay_set.status, status, now - written_at, status_interval)
     gates = gates_of(observed.pods, snapshots)
-    return Outcome(applies=applies, deletes=deletes, gates=gates, status=write, again_in=again_in)
+    return Outcome(applies=applies, deletes=deletes, gates=gates, tells=tells, status=write, again_in=again_in)
 
 
 def _applies(
@@ -125,13 +130,13 @@ def _is_ours(live: Manifest, relay_set: RelaySet) -> bool:
 
 
 def _status_write(
-    before: RelaySetStatus | None, status: RelaySetStatus, age: float
+    before: RelaySetStatus | None, status: RelaySetStatus, age: float, interval: float
 ) -> tuple[Manifest | None, float | None]:
     """Return what to write now, or after how many seconds to look again."""
     if before is not None and before == status:
         return None, None
-    if before is not None and _without_numbers(before) == _without_numbers(status) and age < STATUS_INTERVAL:
-        return None, STATUS_INTERVAL - age
+    if before is not None and _without_numbers(before) == _without_numbers(status) and age < interval:
+        return None, interval - age
     data = status.dump()
     if before is not None:  # a merge keeps what is not named
         data = _merge_patch(before.dump(), data)
@@ -148,7 +153,7 @@ def _merge_patch(before: Manifest, data: Manifest) -> Manifest:
 
 
 def _without_numbers(status: RelaySetStatus) -> RelaySetStatus:
-    """Return the status without what changes with each call: it is told every ``STATUS_INTERVAL``, not at once."""
+    """Return the status without what changes with each call: it is told now and then, not at once."""
     relays = tuple(one.model_copy(update={"sessions": 0}) for one in status.relays)
     conditions = tuple(_without_figures(one) for one in status.conditions if one.type != ConditionType.BALANCED)
     return status.model_copy(update={"calls": 0, "relays": relays, "conditions": conditions})

@@ -54,7 +54,7 @@ class KubeUnavailableError(KubeError):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of namespaced object and where the API server keeps it."""
+    """A kind of object and where the API server keeps it."""
 
     group: str
     version: str
@@ -76,6 +76,8 @@ class Kind:
 
 RELAY_SET_KIND: Final = Kind(GROUP, VERSION, "RelaySet", RELAYSETS)
 CALL_KIND: Final = Kind(GROUP, VERSION, "Call", CALLS)
+NODE_KIND: Final = Kind("", "v1", "Node", "nodes")
+"""Of no namespace: an empty one is meant."""
 POD_KIND: Final = Kind("", "v1", "Pod", "pods")
 DEPLOYMENT_KIND: Final = Kind("apps", "v1", "Deployment", "deployments")
 DISRUPTION_BUDGET_KIND: Final = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")

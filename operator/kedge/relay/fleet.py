@@ -62,7 +62,7 @@ class _SetGuard(Guard):
         )
         # Those that have been silent for longer bear no witness either, unless they refuse.
         reachable = sum(1 for each in members if each.silent_since is None or each.refused)
-        return len(members) >= _GUARD_FROM and silent >= _GUARD_SILENT and silent > reachable
+        return self.fleet.is_storm(len(members), silent, reachable)
 
 
 class _SetMediaGuard(MediaGuard):
@@ -94,7 +94,7 @@ class _SetMediaGuard(MediaGuard):
         if not passing:
             message = "nor does one pass at any other relay of its set: RTP from here may not reach them"
             return Doubt(RelayState.READY, "MediaUnproven", message)
-        if len(members) >= _GUARD_FROM and lost >= _GUARD_SILENT and lost > passing:
+        if self.fleet.is_storm(len(members), lost, passing):
             message = "as at most relays of its set: the network here may be at fault"
             return Doubt(RelayState.SUSPECT, "MostCanariesLost", message)
         return None
@@ -206,9 +206,9 @@ class Fleet:
             self.review_canary(relay, now)
             self._let_go(relay, now)
 
-    def reload(self, ng: NgSettings) -> None:
-        """Command relays in another way from now on."""
-        self._ng = ng
+    def reload(self, ng: NgSettings, probes: ProbeSettings) -> None:
+        """Command relays, and judge them, in another way from now on."""
+        self._ng, self._settings = ng, probes
         for relay in self.relays.values():
             relay.client.reload(ng)
 
@@ -357,6 +357,11 @@ class Fleet:
             media.canary.stop(now)
 
     # --- judgement ---
+
+    def is_storm(self, members: int, silent: int, reachable: int) -> bool:
+        """Whether so many relays of a set fell silent together that the fault is more likely ours than theirs."""
+        share = self._settings.own_network * (silent + reachable)
+        return members >= _GUARD_FROM and silent >= _GUARD_SILENT and silent >= share
 
     def review(self, relay: Relay, now: float) -> None:
         """Look at what changes without evidence: how full it is, and whether it may go."""

@@ -96,6 +96,8 @@ class FailoverPolicy:
     """re-INVITEs a second to one peer."""
     retries: int = 3
     """Further tries for one call after a failed one (another relay, a later time)."""
+    emergency_first: bool = True
+    """Whether emergency calls go before those that have been silent for longer."""
     hang_up_unmovable: bool = True
     """Whether a call whose relay is dead and that cannot be moved is ended (else it is kept, without audio)."""
 

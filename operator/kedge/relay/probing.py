@@ -40,6 +40,8 @@ class ProbeSettings:
     """Seconds between two questions for the instance of a relay that is well, to catch a restart between two pings."""
     recovery: int = 3
     """Good probes in a row that bring a relay back that was Down."""
+    own_network: float = 0.51
+    """The share of a set's relays that must fall silent at once for this process to suspect its own network."""
 
 
 class ProbeListener:

@@ -174,6 +174,11 @@ class Bookkeeper(Observer):
             f"{record.failed} failed{gaps}",
         )  # fmt: skip
 
+    def orphans_deleted(self, relay: Relay, count: int) -> None:
+        """Count them."""
+        key = (relay.relay_set, relay.name)
+        self.stats.orphans_deleted[key] = self.stats.orphans_deleted.get(key, 0) + count
+
     def event(self, *, warning: bool, reason: str, message: str, relay_set: str, relay: str, call: str) -> None:
         """Keep an event and tell the listeners."""
         record = EventRecord(

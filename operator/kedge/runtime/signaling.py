@@ -21,12 +21,14 @@ from kedge.call.b2bua import B2bua
 from kedge.call.call import Call
 from kedge.call.routing import Routing
 from kedge.call.settings import CallSettings
+from kedge.call.sweep import Sweep
 from kedge.ports.ports import CallWish
 from kedge.ports.sockets import Batch, RelaySocket, RtpSockets, SipSocket, SocketFactory
 from kedge.relay.fleet import Fleet, FleetListener, Relay
 from kedge.relay.link_health import LinkReport, ReportResult
 from kedge.relay.model import Intent, InventorySnapshot, RelayState
 from kedge.relay.ng_client import NgSettings
+from kedge.relay.probing import ProbeSettings
 from kedge.runtime.bookkeeper import Bookkeeper
 from kedge.sip.timers import TimerSettings
 from kedge.sip.transaction import TransactionLayer
@@ -47,7 +49,10 @@ class SignalingSettings:
     """The address for Via and Contact where it is not the bound one."""
     calls: CallSettings = field(default_factory=CallSettings)
     timers: TimerSettings = field(default_factory=TimerSettings)
+    max_datagram_bytes: int = 65535
+    """Longer datagrams are dropped and counted."""
     ng: NgSettings = field(default_factory=NgSettings)
+    probes: ProbeSettings = field(default_factory=ProbeSettings)
 
 
 class Signaling(FleetListener):
@@ -90,10 +95,13 @@ class Signaling(FleetListener):
         ids, rng = Ids(), random.Random()
         calls = replace(self._settings.calls, address=address)
         self.b2bua = B2bua(calls, self._routing, self._timers, ids, rng, self.bookkeeper)
-        self.layer = TransactionLayer(self._timers, self._settings.timers, ids, self.b2bua)
-        self.fleet = Fleet(self._timers, ids, self, rng, self._settings.ng)
+        self.layer = TransactionLayer(
+            self._timers, self._settings.timers, ids, self.b2bua, max_bytes=self._settings.max_datagram_bytes
+        )
+        self.fleet = Fleet(self._timers, ids, self, rng, self._settings.ng, self._settings.probes)
         self.b2bua.sip, self.b2bua.fleet = self.layer, self.fleet
         self.bookkeeper.attach(self.b2bua, self.layer, self.fleet)
+        Sweep(self.b2bua).start(self._loop.time())
         self._tick_at = self._loop.time() + _TICK
         self._loop.call_at(self._tick_at, self._tick)
         return bound
@@ -244,7 +252,7 @@ class Signaling(FleetListener):
         """
         self.b2bua.reload(replace(settings.calls, address=self.b2bua.settings.address), routing)
         self.layer.settings = settings.timers
-        self.fleet.reload(settings.ng)
+        self.fleet.reload(settings.ng, settings.probes)
         self.fleet.apply(snapshot, now)
 
     def on_relay_added(self, relay: Relay, now: float) -> None:

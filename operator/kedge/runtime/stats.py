@@ -65,6 +65,8 @@ class Stats:
         """From the last sign of life of the old relay to the last ACK, by relay set."""
         self.rejected: dict[tuple[str, int], int] = {}
         """Requests refused by Kedge itself, by (method, status)."""
+        self.orphans_deleted: dict[tuple[str, str], int] = {}
+        """Sessions without a call that were deleted, by (relay set, relay)."""
         self.probes: dict[tuple[str, str, str], int] = {}
         """Probes by (relay set, relay, outcome)."""
         self.probe_seconds: dict[tuple[str, str], Histogram] = {}

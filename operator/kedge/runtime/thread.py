@@ -75,7 +75,7 @@ class SignalingThread:
     @property
     def alive(self) -> bool:
         """Whether SIP is served; from any thread."""
-        return self._address is not None and self._thread.is_alive()
+        return self._loop is not None and self._thread.is_alive()
 
     def _run(self) -> None:
         asked = False

@@ -58,6 +58,8 @@ _SINGLE: Final = (
 )
 """Headers of which two would mean two things to two readers."""
 
+MAX_DATAGRAM: Final = 65535
+"""Bytes: no datagram is longer."""
 _FOLD: Final = re.compile(r"\r\n[ \t]+")
 _URI_START: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^<>\"\s]+")
 
@@ -67,7 +69,7 @@ def is_keepalive(data: bytes) -> bool:
     return len(data) <= 4 and not data.strip(b"\r\n\0")
 
 
-def parse_message(data: bytes, *, max_bytes: int = 65535) -> Request | Response:
+def parse_message(data: bytes, *, max_bytes: int = MAX_DATAGRAM) -> Request | Response:
     """Read one datagram of at most ``max_bytes``.
 
     Raises:

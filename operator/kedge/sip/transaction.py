@@ -14,7 +14,7 @@ from kedge.base.ids import BRANCH_COOKIE
 from kedge.sip.client_transaction import ClientTransaction, client_key
 from kedge.sip.errors import ParseError
 from kedge.sip.message import Request, Response, make_response
-from kedge.sip.parser import is_keepalive, parse_message
+from kedge.sip.parser import MAX_DATAGRAM, is_keepalive, parse_message
 from kedge.sip.server_transaction import ServerTransaction
 from kedge.sip.transaction_base import (
     ACCEPTED,
@@ -60,7 +60,7 @@ DEFAULT_PORT: Final = 5060
 class TransactionLayer(TransactionCore):
     """All transactions of one UDP socket. No I/O: ``out`` is for the owner of the socket to send and clear."""
 
-    __slots__ = ("_max_servers",)
+    __slots__ = ("_max_bytes", "_max_servers")
 
     def __init__(
         self,
@@ -70,8 +70,10 @@ class TransactionLayer(TransactionCore):
         user: ServerUser,
         *,
         max_server_transactions: int = MAX_SERVER_TRANSACTIONS,
+        max_bytes: int = MAX_DATAGRAM,
     ) -> None:
         super().__init__(timers, settings, ids, user)
+        self._max_bytes = max_bytes
         self._max_servers = max_server_transactions
 
     def on_datagram(self, data: bytes, source: Address, now: float) -> None:
@@ -80,7 +82,7 @@ class TransactionLayer(TransactionCore):
             self.counters.keepalives += 1
             return
         try:
-            message = parse_message(data)
+            message = parse_message(data, max_bytes=self._max_bytes)
         except ParseError as error:
             self._on_unreadable(error, len(data), source)
             return

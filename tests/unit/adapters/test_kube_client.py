@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -18,13 +19,13 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def serving(handler: Handler, directory: Path) -> AsyncIterator[KubeClient]:
+async def serving(handler: Handler, directory: Path, *, request_timeout: float = 10) -> AsyncIterator[KubeClient]:
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    client = KubeClient(kubeconfig(directory, runner.addresses[0][1]))
+    client = KubeClient(kubeconfig(directory, runner.addresses[0][1]), request_timeout=request_timeout)
     try:
         yield client
     finally:
@@ -168,3 +169,18 @@ async def test_credentials_are_those_of_the_configuration(tmp_path: Path) -> Non
     await client.close()
 
     assert (credentials.server, credentials.authorization) == ("http://127.0.0.1:9", "Bearer secret")
+
+
+async def test_a_request_that_takes_too_long_is_unavailable(tmp_path: Path) -> None:
+    asked = asyncio.Event()
+
+    async def handler(request: web.Request) -> web.Response:
+        asked.set()
+        await asyncio.Event().wait()  # never
+        return web.Response()
+
+    async with serving(handler, tmp_path, request_timeout=0.3) as client:
+        with pytest.raises(KubeUnavailableError):
+            await asyncio.wait_for(client.list_objects(POD_KIND, "media"), 5)
+
+    assert asked.is_set()

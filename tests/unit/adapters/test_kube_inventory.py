@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from kedge.adapters.kube_inventory import pod_facts, relay_set_facts, relays_of
+from kedge.adapters.kube_inventory import describe, pod_facts, relay_set_facts, relays_of
 from kedge.relay.model import Intent, RelayDescription
 
 
@@ -83,3 +83,34 @@ def test_a_name_too_long_for_a_label_finds_its_pods() -> None:
 
 def test_a_relay_set_that_does_not_fit_its_schema_is_none() -> None:
     assert relay_set_facts(relay_set(replicas=-1)) is None
+
+
+@pytest.mark.parametrize(
+    ("families", "ips", "control"),
+    [
+        (["IPv4"], ["192.0.2.1", "fd00::1"], "192.0.2.1"),
+        (["IPv6"], ["192.0.2.1", "fd00::1"], "fd00::1"),
+        (["IPv6", "IPv4"], ["192.0.2.1", "fd00::1"], "fd00::1"),
+        (["IPv4", "IPv6"], ["fd00::1", "192.0.2.1"], "192.0.2.1"),
+        (["IPv6"], ["192.0.2.1"], "192.0.2.1"),
+    ],
+)
+def test_a_relay_is_commanded_at_the_address_of_its_first_family(
+    families: list[str], ips: list[str], control: str
+) -> None:
+    facts = relay_set_facts(relay_set(replicas=1, media={"families": families}))
+    found = pod_facts(pod(podIP=ips[0], podIPs=[{"ip": one} for one in ips]))
+    assert facts is not None
+    assert found is not None
+
+    assert describe(found, facts).control == (control, 2223)
+
+
+def test_a_set_whose_engine_is_not_served_has_no_relays() -> None:
+    endpoints = [{"name": "e1", "address": "192.0.2.1"}]
+
+    served, other = (relay_set_facts(relay_set(engine=one, endpoints=endpoints)) for one in ("RTPEngine", "RTPProxy"))
+
+    assert served is not None
+    assert [one.name for one in served.endpoints] == ["e1"]
+    assert other is None

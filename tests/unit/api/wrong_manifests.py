@@ -179,13 +179,6 @@ RULES = [
         "a canary needs engine RTPEngine",
         value="Enabled",
     ),
-    Wrong(
-        "LoopProtect of rtpproxy",
-        {"engine": "RTPProxy", "replicas": 1, "health": {"restartDetection": "LoopProtect"}},
-        "spec.health.restartDetection",
-        "LoopProtect needs engine RTPEngine",
-        value="LoopProtect",
-    ),
 ]
 """Refused by rules of our own, in the same words on both sides."""
 

@@ -51,6 +51,10 @@ class Daemon:
         The real one ends them when no media comes; Kedge does not know of them.
         """
         self.unknown_deletes: list[str] = []
+        self.listed: list[tuple[float, int]] = []
+        """(time, limit) of each list of its sessions, repeated sendings not counted."""
+        self.lists = True
+        """Whether it answers ``list``: a long reply may be lost on its way."""
         self._cache: dict[bytes, bytes | None] = {}
         self._port = 20000
 
@@ -87,6 +91,10 @@ class Daemon:
         if command == "statistics":
             uptime = b"%d" % int(now - self.began)
             return {b"statistics": {b"totalstatistics": {b"uptime": uptime}}, b"result": b"ok"}
+        if command == "list":
+            self.listed.append((now, request[b"limit"]))
+            names = [name.encode() for name in self.sessions][: request[b"limit"]]
+            return {b"calls": names, b"result": b"ok"} if self.lists else None
         if b"loop-protect" in request.get(b"flags", []):
             self.known_run = self.run
             return {b"sdp": b"v=0\r\na=rtpengine:run%d\r\n" % self.run, b"result": b"ok"}

@@ -330,3 +330,68 @@ def test_a_plan_is_carried_out() -> None:
     world.run(1.0)
 
     assert [talk.relay for talk in talks] == ["r2", "r2", "r1", "r1"]
+
+
+def in_order(world: World, talks: list[Talk], since: float) -> list[int]:
+    """Return in which order calls were re-INVITEd, as places in ``talks``."""
+    ids = [talk.caller.call_id for talk in talks]
+    return list(dict.fromkeys(ids.index(one.message.call_id) for one in world.sent("INVITE", CALLER, since=since)))
+
+
+def test_calls_without_audio_go_before_those_that_only_have_to_leave_and_the_longest_silent_first() -> None:
+    world = World(4, failover=FailoverPolicy(rate=4.0))
+    drained, second, first = gather(world, "r1", 2), gather(world, "r2", 2), gather(world, "r3", 2)
+    world.intend("r2", Intent.CORDON)
+    since = world.now
+
+    world.intend("r1", Intent.DRAIN)
+    world.daemons["r3"].kill()
+    world.run(0.2)
+    world.daemons["r2"].kill()
+    world.run(10.0)
+
+    order = in_order(world, [*drained, *second, *first], since)
+    assert order[0] == 0, "it had begun before anything was lost"
+    assert order[1:] == [4, 5, 2, 3, 1]
+
+
+@pytest.mark.parametrize("emergency_first", [True, False])
+def test_whether_an_emergency_call_goes_before_one_that_has_been_silent_for_longer(emergency_first: bool) -> None:
+    world = World(3, failover=FailoverPolicy(rate=4.0, emergency_first=emergency_first))
+    longer = gather(world, "r1", 3)
+    emergency = gather(world, "r2", 1, headers={"Resource-Priority": "esnet.0"})
+    world.intend("r2", Intent.CORDON)
+    since = world.now
+
+    world.daemons["r1"].kill()
+    world.run(0.2)
+    world.daemons["r2"].kill()
+    world.run(10.0)
+
+    assert in_order(world, [*longer, *emergency], since) == ([0, 3, 1, 2] if emergency_first else [0, 1, 2, 3])
+
+
+def test_a_call_whose_move_has_failed_rests_from_plans_but_not_from_persons_or_losses() -> None:
+    world = World(settings={"rest": 30.0})
+    (talk,) = gather(world, "r1", 1)
+    failover, ask = world.b2bua.failover, [(talk.id, "uid-r2")]
+    talk.callee.replies.append(488)
+    failover.carry_out(ask, "Rebalance", world.now)
+    world.run(1.0)
+    assert world.books.results() == ["RolledBack"]
+
+    failover.carry_out(ask, "Rebalance", world.now)
+    world.run(28.0)
+    assert talk.relay == "r1", "it rests"
+    failover.want(talk.call, "Requested", world.now, target=world.relay("r3"))
+    world.run(0.5)
+    assert talk.relay == "r3", "a person need not wait"
+    world.lose(talk)
+    assert talk.relay != "r3", "nor does a loss"
+    world.assert_anchored(talk)
+
+    world.run(5.0)
+    target = "r2" if talk.relay == "r1" else "r1"
+    failover.carry_out([(talk.id, f"uid-{target}")], "Rebalance", world.now)
+    world.run(0.5)
+    assert talk.relay == target

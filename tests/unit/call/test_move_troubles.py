@@ -526,6 +526,7 @@ def test_answers_that_never_agree_are_left_after_three_offers_and_rest() -> None
 
     assert world.books.results() == ["AnswersDiverge"]
     assert talk.call.anchored_reason == "AnswersDiverge"
+    assert talk.call.rest_until == pytest.approx(since + 60.0, abs=5.0)
     assert max(len([one for one in offers if one.destination == to]) for to in (CALLER, CALLEE)) <= 3
     world.idle(120.0)
     assert len(world.sent("INVITE", since=since)) == len(offers)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
+import random
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 from tests.unit.call.phones import Party
 from tests.unit.call.world import CALLEE, CALLER, KEDGE, Packet, World
 
 from kedge.base.address import Address
-from kedge.call.routing import Peer
+from kedge.call.routing import Peer, Route
 from kedge.relay.model import Intent
 from kedge.sip.message import Request, Response
 from kedge.sip.parser import parse_message
@@ -446,3 +449,72 @@ def test_messages_written_can_be_read() -> None:
     world.lose(talk)
     for packet in world.packets:
         assert parse_message(packet.data).same_as(packet.message)
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"), [("", "33"), ("20", "19"), ("0070", "69"), ("9999999999999", "254"), ("x", "33")]
+)
+def test_max_forwards_is_what_came_less_one_or_ours(given: str, sent: str) -> None:
+    world = World(settings={"max_forwards": 33})
+    line = f"Max-Forwards: {given}\n" if given else ""
+
+    ask(world, request("INVITE").replace("Max-Forwards: 70\n", line))
+
+    assert world.sent("INVITE", CALLEE)[0].message.get("Max-Forwards") == sent
+
+
+def test_what_is_our_own_says_whose_it_is_and_what_is_a_partys_does_not() -> None:
+    world = World(settings={"user_agent": "Kedge 1"})
+    world.right.answer_headers = {"Server": "bob"}
+    talk = world.call(headers={"User-Agent": "alice"})
+    invite, ok = world.sent("INVITE", CALLEE)[0].message, world.sent("200 INVITE", CALLER)[0].message
+    world.lose(talk)
+    reinvites = [one.message for one in world.sent("INVITE")[1:]]
+    world.b2bua.hang_up(talk.call, world.now, reason="Enough")
+    world.run(0.5)
+    byes = [one.message for one in world.sent("BYE")]
+
+    assert (invite.get_all("User-Agent"), ok.get_all("Server")) == (["alice"], ["bob"])
+    assert [one.get("User-Agent") for one in [*reinvites, *byes]] == ["Kedge 1"] * 4
+    assert [one.get("Server") for one in (ask(world, request("OPTIONS")), ask(world, request("DANCE")))] == [
+        "Kedge 1"
+    ] * 2
+    assert refused(world, busy(world), 486).get("Server") is None
+
+
+def busy(world: World) -> Party:
+    world.right.ringing, world.right.answer_headers = ((0.0, 486, False),), {}
+    return world.left.invite()
+
+
+def test_without_a_name_nothing_says_whose_it_is() -> None:
+    world = World(settings={"user_agent": ""})
+    talk = world.call()
+    world.lose(talk)
+    talk.caller.bye()
+    world.run(0.5)
+
+    sent = [one.message for one in world.packets if one.source == KEDGE]
+    assert not [one for one in sent if one.get("Server") is not None or one.get("User-Agent") is not None]
+
+
+def test_next_hops_with_weights_share_first_tries_and_the_rest_follow() -> None:
+    hops = tuple((f"203.0.113.{number}", 5060) for number in (11, 12, 13, 14))
+    route = Route(name="all", relay_set="default/edge", next_hops=hops, weights=(0, 300, 100, 0))
+    rng = random.Random(7)
+
+    orders = Counter(route.hops(rng) for _ in range(4000))
+
+    assert set(orders) == {(hops[1], hops[2], hops[0], hops[3]), (hops[2], hops[1], hops[0], hops[3])}
+    assert orders[hops[1], hops[2], hops[0], hops[3]] / 4000 == pytest.approx(0.75, abs=0.03)
+    assert replace(route, weights=()).hops(rng) == hops
+
+
+def test_a_call_fails_over_in_the_order_that_was_drawn_for_it() -> None:
+    world = World(hops=(CALLEE, SECOND), route={"weights": (0, 1)})
+    world.phone("eve", SECOND).ringing = ((0.0, 503, False),)
+
+    talk = world.call()
+
+    assert [one.destination for one in world.sent("INVITE")] == [SECOND, CALLEE]
+    world.assert_anchored(talk)

@@ -386,7 +386,8 @@ class World(FleetListener):
         living = {name: one for name, one in self.daemons.items() if one.mode == "up"}
         known = {relay.name for relay in self.fleet.relays.values() if relay.state is not RelayState.DOWN}
         assert {name: one.left(set()) for name, one in living.items() if one.left(set()) and name in known} == {}
-        assert not b2bua.failover._queue
+        assert not b2bua.failover._silent
+        assert not b2bua.failover._quiet
         assert not b2bua.failover._urgent
         assert not b2bua.failover._waiting
         assert b2bua.failover._preparing == 0

@@ -23,6 +23,7 @@ from tests.lab import binaries
 from kedge.adapters.kube_view import SIGNALING_SELECTOR
 from kedge.adapters.metrics import registry_of
 from kedge.api.load import load_settings
+from kedge.api.settings import Settings
 from kedge.ports.records import SignalingSnapshot
 from kedge.runtime.stats import Stats
 
@@ -234,6 +235,29 @@ def pod_templates(helm: Path, *words: str) -> dict[str, Any]:
     """Return the pod template of each Deployment, by name."""
     found = objects(template(helm, *words).stdout)
     return {name: one["spec"]["template"] for (kind, name), one in found.items() if kind == "Deployment"}
+
+
+@pytest.mark.parametrize(
+    ("grace", "least"), [("5m", 330), ("1h2m3s", 3753), ("1500ms", 32), ("0s", 30)], ids=lambda one: str(one)
+)
+def test_a_pod_has_the_time_that_its_calls_are_given(helm: Path, grace: str, least: int) -> None:
+    def with_seconds(seconds: int) -> subprocess.CompletedProcess[str]:
+        given = f"settings.signaling.shutdownGrace={grace},signaling.terminationGracePeriodSeconds={seconds}"
+        return template(helm, "--set", given)
+
+    enough, too_short = with_seconds(least), with_seconds(least - 1)
+
+    assert enough.returncode == 0, enough.stderr
+    assert too_short.returncode != 0
+    assert f"signaling.terminationGracePeriodSeconds: must be {least} or more" in too_short.stderr
+
+
+def test_the_chart_knows_the_default_of_the_grace(helm: Path) -> None:
+    least = round(Settings().signaling.shutdown_grace) + 30
+
+    done = template(helm, "--set", f"signaling.terminationGracePeriodSeconds={least - 1}")
+
+    assert f"must be {least} or more" in done.stderr
 
 
 @pytest.mark.parametrize(

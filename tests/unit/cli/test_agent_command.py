@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
 from kedge.cli import agent as started
-from kedge.cli.agent import AgentOptions
+from kedge.cli.agent import AgentOptions, ConfigOptions
 from kedge.cli.main import main
 
 
@@ -43,9 +45,23 @@ def test_the_environment_of_a_pod_says_all(given: list[AgentOptions]) -> None:
     ]  # fmt: skip
 
 
+def test_the_relays_configuration_is_asked_for(given: list[AgentOptions]) -> None:
+    arguments = [
+        "--control=[fd00::7]:2223", "--relay-config=/run/x.conf", "--addresses=fd00::7,10.0.0.7",
+        "--families=IPv6,IPv4", "--advertised=198.51.100.7",
+    ]  # fmt: skip
+
+    assert CliRunner().invoke(main, ["agent", *arguments]).exit_code == 0
+
+    assert given[0].config == ConfigOptions(
+        file=Path("/run/x.conf"), own="fd00::7,10.0.0.7", families=("IPv6", "IPv4"), advertised="198.51.100.7"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "trouble"),
     [
+        (["--control", "relay", "--families", "IPv4,IPv5"], "is no list of IPv4 and IPv6"),
         (["--control", "relay:port"], "'relay:port' is no HOST:PORT"),
         (["--control", ":2223"], "is no HOST:PORT"),
         (["--control", "relay:65536"], "is no HOST:PORT"),

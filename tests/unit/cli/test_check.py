@@ -59,12 +59,18 @@ def test_good_files_are_named_with_what_is_in_them(folder: Path) -> None:
     ("file", "old", "new", "told"),
     [
         ("relayset.yaml", "RTPEngine", "rtpengine", "relayset.yaml:6: spec.engine: rtpengine is not allowed: "),
+        (
+            "relayset.yaml",
+            "RTPEngine",
+            "RTPProxy",
+            "relayset.yaml: RelaySet voice: spec.engine: RTPProxy is not allowed: only RTPEngine is supported so far",
+        ),
         ("settings.yaml", "peers", "peer", "settings.yaml:2: peer: unknown field; did you mean peers?"),
         ("settings.yaml", "127.0.0.20/32", "127.0.0.20/8", "settings.yaml:2: peers[0].networks[0]: "),
         ("relayset.yaml", "kind: RelaySet", "kind: Relayset", "relayset.yaml:3: kind: Relayset is not allowed: "),
         ("relayset.yaml", "}", "", "relayset.yaml:"),
     ],
-    ids=["manifest", "settings", "value", "kind", "no YAML"],
+    ids=["manifest", "engine", "settings", "value", "kind", "no YAML"],
 )
 def test_a_problem_is_a_line_with_its_place(folder: Path, file: str, old: str, new: str, told: str) -> None:
     path = folder / file

@@ -53,6 +53,15 @@ async def test_the_namespace_is_whose_word_is_nearest(
     assert cluster.signaling().namespace == expected
 
 
+async def test_the_times_of_the_settings_arrive(kubeconfig: str) -> None:
+    settings = load_settings("kube: { requestTimeout: 200ms, statusInterval: 7s, resync: 40s }")
+    cluster = await cluster_of(settings, ClusterOptions(kubeconfig=kubeconfig))
+
+    assert cluster.client()._timeout.total == 0.2
+    operator = cluster.operator(cluster.leadership())
+    assert (operator._settings.status_interval, operator._settings.resync) == (7.0, 40.0)
+
+
 async def test_the_kubeconfig_of_the_settings_will_do(kubeconfig: str) -> None:
     settings = load_settings(f"kube: {{ kubeconfig: {kubeconfig} }}")
 

@@ -14,6 +14,8 @@ sip:
   maxCalls: 7
   ringTimeout: 61s
   retryAfter: 8s
+  maxForwards: 40
+  maxDatagramBytes: 4000
   timers: { t1: 100ms, t2: 1s, t4: 2s }
 peers:
   - { name: trunk, networks: [192.0.2.0/24, 2001:db8::/32], maxCalls: 5, callsPerSecond: 6, trusted: true }
@@ -21,15 +23,15 @@ peers:
 routes:
   - name: first
     match: { peer: trunk, userPrefix: "+49", host: example.org }
-    nextHops: [{ address: 198.51.100.1, port: 5062 }, { address: 192.0.2.4 }]
+    nextHops: [{ address: 198.51.100.1, port: 5062, weight: 30 }, { address: 192.0.2.4 }]
     relaySet: voice
     responseTimeout: 3s
     failoverOn: [480, 503]
   - { name: last, nextHops: [{ address: 192.0.2.4 }], relaySet: other/voice }
 signaling:
   zone: a
-  commands: { timeout: 200ms, retries: 2, outstanding: 3 }
-  reanchor: { responseTimeout: 2500ms, busyWait: 1500ms, maxOffers: 2 }
+  commands: { timeout: 200ms, retries: 2, outstanding: 3, sweepInterval: 90s }
+  reanchor: { responseTimeout: 2500ms, busyWait: 1500ms, maxOffers: 2, rest: 90s, ownNetworkPercent: 70 }
 """
 
 
@@ -40,7 +42,9 @@ def test_what_concerns_sip_and_calls_arrives() -> None:
     assert (made.timers.t1, made.timers.t2, made.timers.t4) == (0.1, 1.0, 2.0)
     calls = made.calls
     assert (calls.user_agent, calls.max_calls, calls.ring_timeout, calls.refuse_for) == ("Test", 7, 61.0, 8.0)
-    assert calls.zone == "a"
+    assert (calls.zone, calls.sweep_interval) == ("a", 90.0)
+    assert (calls.max_forwards, made.max_datagram_bytes) == (40, 4000)
+    assert (calls.rest, made.probes.own_network) == (90.0, 0.7)
     assert (calls.answer_timeout, calls.busy_timeout, calls.max_offers) == (2.5, 1.5, 2)
 
 
@@ -73,5 +77,6 @@ def test_peers_and_routes_arrive_in_their_order() -> None:
     first, last = routing.routes
     assert (first.peer, first.user_prefix, first.host) == ("trunk", "+49", "example.org")
     assert first.next_hops == (("198.51.100.1", 5062), ("192.0.2.4", 5060))
+    assert (first.weights, last.weights) == ((30, 0), (0,))
     assert (first.response_timeout, first.failover_on) == (3.0, frozenset({480, 503}))
     assert (first.relay_set, last.relay_set) == ("here/voice", "other/voice")

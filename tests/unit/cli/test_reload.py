@@ -130,7 +130,7 @@ async def test_a_process_with_the_operator_in_it_waits_with_the_operators_settin
         ("peers: [", "{file}:1: is not YAML"),
         (
             "sip: { listen: [{ address: 127.0.0.1 }, { address: 127.0.0.2 }] }",
-            "{file}: sip.listen: only one socket is supported so far",
+            "{file}:1: sip.listen: ",
         ),
     ],
     ids=["unknown", "unset variable", "two mistakes", "not YAML", "two sockets"],

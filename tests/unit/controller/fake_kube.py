@@ -16,6 +16,8 @@ class FakeKube:
         self.objects: dict[tuple[str, str, str], Manifest] = {}
         self.writes: list[str] = []
         self.away = False
+        self.denied: set[str] = set()
+        """Kinds that may not be read."""
         self.asked = 0
         self._news = asyncio.Event()
         self.closed = False
@@ -33,6 +35,8 @@ class FakeKube:
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
         self._ask()
+        if kind.kind in self.denied:
+            raise KubeError(403, "Forbidden", f"{kind.plural} may not be read")
         return copy.deepcopy(self.objects.get((kind.kind, namespace, name)))
 
     async def list_objects(self, kind: Kind, namespace: str, selector: str = "") -> list[Manifest]:
@@ -63,7 +67,15 @@ class FakeKube:
         return manifest
 
     async def patch(self, kind: Kind, namespace: str, name: str, patch: Manifest) -> Manifest:
-        raise NotImplementedError
+        """Merge annotations; nothing else is patched."""
+        self._ask()
+        live = self.objects.get((kind.kind, namespace, name))
+        if live is None:
+            raise KubeError(404, "NotFound", name)
+        self.writes.append(f"patch {kind.kind}/{name}")
+        merged = live["metadata"].get("annotations", {}) | patch["metadata"]["annotations"]
+        live["metadata"]["annotations"] = {key: value for key, value in merged.items() if value is not None}
+        return live
 
     async def patch_status(self, kind: Kind, namespace: str, name: str, status: Manifest) -> Manifest:
         self._ask()

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from kedge.api.relayset import RelaySet
+from kedge.controller.addressing import UnsupportedError
 from kedge.controller.drift import drifted
-from kedge.controller.manifests import ManifestSettings, UnsupportedError, owned_manifests, owned_name
+from kedge.controller.manifests import ManifestSettings, owned_manifests, owned_name
 from kedge.ports.kube import NETWORK_POLICY_KIND
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -48,6 +49,47 @@ CASES: dict[str, tuple[dict[str, Any], ManifestSettings]] = {
             report_secret="kedge-report-token",
         ),
     ),
+    "dual-stack": (
+        {"replicas": 2, "media": {"families": ["IPv6", "IPv4"]}},
+        replace(SETTINGS, agent_image="registry.example/kedge:1"),
+    ),
+    "dual-stack-host-network": (
+        {
+            "replicas": 2,
+            "media": {
+                "hostNetwork": True,
+                "families": ["IPv4", "IPv6"],
+                "advertise": {"type": "NodeInternalIP"},
+            },
+        },
+        replace(SETTINGS, agent_image="registry.example/kedge:1"),
+    ),
+    "ipv6": ({"replicas": 2, "media": {"families": ["IPv6"]}}, SETTINGS),
+    "node-external-ip": (
+        {"replicas": 2, "media": {"hostNetwork": True, "advertise": {"type": "NodeExternalIP"}}},
+        replace(SETTINGS, agent_image="registry.example/kedge:1"),
+    ),
+    "node-external-ip-reports": (
+        {"replicas": 2, "media": {"hostNetwork": True, "advertise": {"type": "NodeExternalIP"}}},
+        replace(
+            SETTINGS,
+            agent_image="registry.example/kedge:1",
+            signaling_service="kedge-signaling",
+            admin_port=8081,
+            report_secret="kedge-report-token",
+        ),
+    ),
+    "static": (
+        {
+            "replicas": 2,
+            "media": {"families": ["IPv4", "IPv6"], "advertise": {"type": "Static", "address": "198.51.100.7"}},
+        },
+        replace(SETTINGS, agent_image="registry.example/kedge:1"),
+    ),
+    "static-without-agent": (
+        {"replicas": 2, "media": {"advertise": {"type": "Static", "address": "198.51.100.7"}}},
+        SETTINGS,
+    ),
     "full": (
         {
             "replicas": 4,
@@ -81,6 +123,9 @@ CASES: dict[str, tuple[dict[str, Any], ManifestSettings]] = {
         ),
     ),
 }
+
+
+IN_POD_NETWORK = [case for case, (spec, _) in CASES.items() if not spec.get("media", {}).get("hostNetwork")]
 
 
 def relay_set(spec: dict[str, Any], name: str = "voice") -> RelaySet:
@@ -129,7 +174,7 @@ def test_the_control_port_is_open_to_signaling_and_nobody_else() -> None:
     assert not 20000 <= 2223 <= 21999
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if "host" not in case and case != "agent-reports"])
+@pytest.mark.parametrize("case", IN_POD_NETWORK)
 def test_no_rule_of_a_policy_lets_everybody_at_the_control_port(case: str) -> None:
     (policy,) = network_policies(case)
 
@@ -185,10 +230,12 @@ def test_relays_of_others_need_nothing() -> None:
     ("spec", "says"),
     [
         ({"engine": "RTPProxy", "replicas": 1}, "RTPProxy"),
+        ({"engine": "RTPProxy", "endpoints": [{"name": "e1", "address": "192.0.2.1"}]}, "RTPProxy"),
         (
             {"replicas": 1, "media": {"hostNetwork": True, "advertise": {"type": "NodeExternalIP"}}},
-            "NodeExternalIP",
+            "NodeExternalIP needs the agent",
         ),
+        ({"replicas": 1, "media": {"families": ["IPv4", "IPv6"]}}, "two media.families need the agent"),
     ],
 )
 def test_what_cannot_be_made_is_refused_by_name(spec: dict[str, Any], says: str) -> None:

@@ -6,10 +6,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
+import pytest
 from tests.unit.controller.fake_kube import FakeKube
 from tests.unit.controller.worlds import SETTINGS, event, pod, relay, relay_set_manifest, snapshot
 
+from kedge.controller.manifests import ManifestSettings
 from kedge.controller.operator import Operator, OperatorSettings
 from kedge.ports.kube import KubeCredentials
 from kedge.ports.records import SignalingSnapshot
@@ -43,8 +47,10 @@ class Watch:
 
 
 @asynccontextmanager
-async def running(kube: FakeKube, view: View, *, resync: float = 0.05) -> AsyncIterator[Operator]:
-    settings = OperatorSettings(manifests=SETTINGS, namespace="media", resync=resync, poll=0.02)
+async def running(
+    kube: FakeKube, view: View, *, resync: float = 0.05, manifests: ManifestSettings = SETTINGS
+) -> AsyncIterator[Operator]:
+    settings = OperatorSettings(manifests=manifests, namespace="media", resync=resync, poll=0.02)
     operator = Operator(settings, kube, view, watching=Watch)
     task = asyncio.create_task(operator.run())
     try:
@@ -104,6 +110,46 @@ async def test_a_change_of_state_is_written_at_once_and_an_event_only_once() -> 
     live = kube.objects["RelaySet", "media", "voice"]
     assert live["status"]["state"] == "Down"
     assert len([one for one in kube.writes if one.startswith("create Event")]) == 1
+
+
+EXTERNAL = {"replicas": 1, "media": {"hostNetwork": True, "advertise": {"type": "NodeExternalIP"}}}
+AGENT = replace(SETTINGS, agent_image="kedge:1")
+
+
+def node(*addresses: tuple[str, str]) -> dict[str, Any]:
+    told = [{"type": kind, "address": address} for kind, address in addresses]
+    return {"kind": "Node", "metadata": {"namespace": "", "name": "node-a"}, "status": {"addresses": told}}
+
+
+async def test_a_pod_is_told_the_external_addresses_of_its_node_once() -> None:
+    kube, view = world(EXTERNAL)
+    kube.put(node(("InternalIP", "10.0.0.1"), ("ExternalIP", "198.51.100.7"), ("ExternalIP", "2001:db8::7")))
+
+    async with running(kube, view, manifests=AGENT):
+        await several_looks(kube)
+
+    annotations = kube.objects["Pod", "media", "r1"]["metadata"]["annotations"]
+    assert annotations["kedge.media/external-ip"] == "198.51.100.7,2001:db8::7"
+    assert kube.writes.count("patch Pod/r1") == 1
+
+
+@pytest.mark.parametrize("denied", [True, False])
+async def test_an_address_that_cannot_be_told_is_said_in_the_status(denied: bool) -> None:
+    kube, view = world(EXTERNAL)
+    if denied:
+        kube.denied.add("Node")
+    else:
+        kube.put(node(("InternalIP", "10.0.0.1")))
+
+    async with running(kube, view, manifests=AGENT):
+        await kube.until(lambda: status_writes(kube) > 0)
+        await several_looks(kube)
+
+    ready = kube.objects["RelaySet", "media", "voice"]["status"]["conditions"][0]
+    told = "needs the right to read nodes" if denied else "node node-a has no ExternalIP"
+    assert (ready["type"], ready["reason"], told in ready["message"]) == ("Ready", "CannotServe", True)
+    assert "patch Pod/r1" not in kube.writes
+    assert kube.writes.count("apply Deployment/voice-relay") == 1, "all the same, the pods are made"
 
 
 async def test_an_event_that_is_there_already_is_not_an_error() -> None:

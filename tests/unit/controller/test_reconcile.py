@@ -32,9 +32,10 @@ def observed(wanted: RelaySet, *pods: Manifest, **rollout: Any) -> Observed:
 
 
 def look(
-    wanted: RelaySet, seen: Observed, *snapshots: SignalingSnapshot, now: float = NOW, written_at: float = 0.0
-) -> Outcome:
-    return reconcile(wanted, seen, snapshots, SETTINGS, now=now, written_at=written_at)
+    wanted: RelaySet, seen: Observed, *snapshots: SignalingSnapshot, now: float = NOW, written_at: float = 0.0,
+    status_interval: float = 5.0,
+) -> Outcome:  # fmt: skip
+    return reconcile(wanted, seen, snapshots, SETTINGS, now=now, written_at=written_at, status_interval=status_interval)
 
 
 def status(outcome: Outcome) -> Manifest:
@@ -216,7 +217,7 @@ def test_nothing_is_written_when_nothing_is_new() -> None:
     assert again == Outcome()
 
 
-def test_numbers_alone_wait_five_seconds_and_a_state_does_not() -> None:
+def test_numbers_alone_wait_and_a_state_does_not() -> None:
     wanted = relay_set()
     known = merged(wanted, look(wanted, observed(wanted), READY))
     busier = snapshot(relay("r1", sessions=4), relay("r2"))
@@ -225,7 +226,10 @@ def test_numbers_alone_wait_five_seconds_and_a_state_does_not() -> None:
     later = look(known, observed(wanted), busier, now=NOW + 5, written_at=NOW)
     worse = look(known, observed(wanted), snapshot(relay("r1", "Down"), relay("r2")), now=NOW + 2, written_at=NOW)
 
+    longer = look(known, observed(wanted), busier, now=NOW + 5, written_at=NOW, status_interval=20.0)
+
     assert (soon.status, soon.again_in) == (None, 3.0)
+    assert (longer.status, longer.again_in) == (None, 15.0)
     assert status(later)["calls"] == 4
     assert status(worse)["relays"][0]["state"] == "Down"
 

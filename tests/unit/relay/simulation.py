@@ -19,6 +19,7 @@ from kedge.relay.model import (
     RelayState,
 )
 from kedge.relay.ng_client import NgSettings
+from kedge.relay.probing import ProbeSettings
 
 SET = "default/edge"
 LATENCY = 0.0005
@@ -146,7 +147,15 @@ def describe(index: int, **changes: Any) -> RelayDescription:
 class World:
     """So many relays of one set, all well."""
 
-    def __init__(self, count: int, *, seed: int = 1, limit: int = 100, health: HealthPolicy | None = None) -> None:
+    def __init__(
+        self,
+        count: int,
+        *,
+        seed: int = 1,
+        limit: int = 100,
+        health: HealthPolicy | None = None,
+        own_network: float = 0.51,
+    ) -> None:
         self.now = 0.0
         self.timers = TimerHeap()
         self.ours: tuple[Address, Address] | None = OURS
@@ -156,7 +165,8 @@ class World:
         self.log = Log(self)
         self.sockets: dict[str, tuple[str, int]] = {}
         self.daemons = {(f"127.0.0.{index}", 2223): SimulatedRelay(index) for index in range(1, count + 1)}
-        self.fleet = Fleet(self.timers, CountingIds(), self.log, random.Random(seed), NgSettings())
+        probes = ProbeSettings(own_network=own_network)
+        self.fleet = Fleet(self.timers, CountingIds(), self.log, random.Random(seed), NgSettings(), probes)
         self.policy = RelaySetPolicy(
             key=SET, health=health or HealthPolicy(), placement=PlacementPolicy(max_sessions_per_relay=limit)
         )

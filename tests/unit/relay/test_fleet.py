@@ -1,17 +1,18 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from tests.unit.relay.simulation import SET, World
 
 from kedge.relay.backend import RelayReply, RelayUser
-from kedge.relay.model import HealthPolicy, Intent, PlacementPolicy
+from kedge.relay.model import Intent, PlacementPolicy
 
 INTERVAL = TIMEOUT = 0.1
 MARGIN = 0.01  # "a few milliseconds": the confirming probe and the way of its datagrams
 
 
-def ready_world(count: int, *, seed: int = 1, limit: int = 100, health: HealthPolicy | None = None) -> World:
-    world = World(count, seed=seed, limit=limit, health=health)
+def ready_world(count: int, **given: Any) -> World:
+    world = World(count, **given)
     world.run(0.35)
     assert world.states() == ["Ready"] * count
     world.forget()
@@ -426,6 +427,15 @@ def test_half_of_the_relays_silent_is_not_most_of_them() -> None:
         world.daemon(index).mode = "frozen"
     world.run(0.6)
     assert world.states() == ["Down", "Down", "Ready", "Ready"]
+
+
+@pytest.mark.parametrize(("own_network", "state"), [(0.5, "Suspect"), (0.51, "Down"), (0.75, "Down")])
+def test_which_share_is_most_of_them_can_be_chosen(own_network: float, state: str) -> None:
+    world = ready_world(4, own_network=own_network)
+    for index in (1, 2):
+        world.daemon(index).mode = "frozen"
+    world.run(0.6)
+    assert world.states() == [state, state, "Ready", "Ready"]
 
 
 def test_two_relays_are_too_few_for_the_guard() -> None:

@@ -157,6 +157,17 @@ def test_keepalives_are_counted_and_not_answered(data: bytes) -> None:
     assert sum(bench.layer.counters.parse_errors.values()) == 0
 
 
+def test_a_datagram_that_is_longer_than_allowed_costs_one_counter() -> None:
+    data = request("OPTIONS")
+    enough, too_small = Bench(max_bytes=len(data)), Bench(max_bytes=len(data) - 1)
+
+    assert len(enough.receive(data)) == 0
+    assert too_small.receive(data) == []
+
+    assert [one.layer.counters.parse_errors["too_large"] for one in (enough, too_small)] == [0, 1]
+    assert [len(one.layer.servers) for one in (enough, too_small)] == [1, 0]
+
+
 def test_every_reason_has_its_counter_from_the_start() -> None:
     assert set(Bench().layer.counters.parse_errors) == set(PARSE_REASONS)
 

@@ -62,7 +62,9 @@ class User(ServerUser):
 class Bench:
     """A layer, its timers and its user."""
 
-    def __init__(self, settings: TimerSettings | None = None, *, max_server_transactions: int = 1000) -> None:
+    def __init__(
+        self, settings: TimerSettings | None = None, *, max_server_transactions: int = 1000, max_bytes: int = 65535
+    ) -> None:
         self.timers = TimerHeap()
         self.user = User()
         self.layer = TransactionLayer(
@@ -71,6 +73,7 @@ class Bench:
             CountingIds(),
             self.user,
             max_server_transactions=max_server_transactions,
+            max_bytes=max_bytes,
         )
 
     def send(self, method: str = "OPTIONS", owner: Owner | None = None, *, branch: str = BRANCH) -> ClientTransaction:
