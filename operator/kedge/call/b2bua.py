@@ -404,7 +404,7 @@ class B2bua(ServerUser):
         """Ask for a call to be moved to a relay. Return an empty string, or why it cannot be."""
         if not call.alive:
             return "the call has ended"
-        if call.relay is relay:
+        if call.relay is relay and call.move is None:
             return ""
         if relay.relay_set != call.relay_set:
             return f"relay {relay.name} is not of RelaySet {call.relay_set}"

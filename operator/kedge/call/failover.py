@@ -257,6 +257,14 @@ class Failover(TimerTarget):
         self._want(call, reason, now, target, None)
         self._pump(now)
 
+    def take_back(self, call: Call, now: float) -> None:
+        """Nobody asks any more for a relay of their own choice; what else wants the call moved stands."""
+        want = self.wants.get(call.id)
+        if want is not None:
+            want.target = None
+            self._enqueue(want)
+            self._pump(now)
+
     def carry_out(self, moves: Sequence[tuple[str, str]], reason: str, now: float) -> None:
         """Ask for the moves of a plan: (call id, uid of its relay-to-be). What is gone or rests is left out."""
         b2bua = self._b2bua
