@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, unique
 from typing import Final
 
-from kedge.ports.ports import CallWish, LegWish
+from kedge.ports.ports import NO_WISH, CallWish, LegWish
 from kedge.ports.records import CallRecord
 from kedge.relay.model import RecordPolicy
 
@@ -63,8 +63,8 @@ class SeenCall:
     """``spec.relay``."""
     terminate: bool
     uid: str
-    caller: LegWish = LegWish()
-    callee: LegWish = LegWish()
+    caller: LegWish = NO_WISH
+    callee: LegWish = NO_WISH
     generation: int = 0
     """``metadata.generation``: raised by each change of the spec."""
 
@@ -223,7 +223,7 @@ class CallBook:
         return min(waits, default=None)
 
     def done(self, write: Write, now: float, *, generation: int = 0) -> None:
-        """Note that a write has come through; ``generation`` is that of the object as a CREATE or relocation left it."""
+        """Note that a write has come through; ``generation`` is the object's after a CREATE or relocation."""
         entry = self._entries.get(write.call)
         budget = self._budget(write.relay_set, now)
         if write.verb is Verb.DELETE:

@@ -1,9 +1,9 @@
 """Call objects: a view of calls in the API server, and the place where people wish something of them.
 
 A Call's ``spec.relay`` follows the call: it is written at creation, and again after each move together with the label.
-So a value that we did not write is a wish, and the way back to an earlier relay is one too; it stands until the call is
-there, or somebody takes it back, and the condition Fulfilled tells why the call is not there yet. Deleting an object hangs
-up nobody; it comes back after ``records.after``. Nothing waits for this module: while the API server is away the newest
+So a value that we did not write is a wish, and the way back to an earlier relay is one too. It stands until the call is
+there or somebody takes it back, and the condition Fulfilled tells why it is not so yet. Deleting an object hangs up
+nobody; it comes back after ``records.after``. Nothing waits for this module: while the API server is away the newest
 record of each call waits in memory.
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from kedge.ports.records import CallRecord, SignalingSnapshot
 from kedge.relay.model import InventorySnapshot
@@ -31,6 +31,10 @@ class LegWish:
     flags: tuple[str, ...] = ()
 
 
+NO_WISH: Final = LegWish()
+"""All is to be left as it is."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallWish:
     """What a person wants of one call. Level-triggered: the same wish again is harmless.
@@ -43,8 +47,8 @@ class CallWish:
     relay: str = ""
     """Name of the relay that it should be on; empty for no wish."""
     terminate: bool = False
-    caller: LegWish = LegWish()
-    callee: LegWish = LegWish()
+    caller: LegWish = NO_WISH
+    callee: LegWish = NO_WISH
     generation: int = 0
     """The generation of the Call object that it stands in; 0 where it stands in none."""
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from kedge.call.call import ACTIVE, Call
-from kedge.ports.ports import CallWish, LegWish
+from kedge.ports.ports import NO_WISH, CallWish, LegWish
 from kedge.ports.records import Condition, WishRecord
 from kedge.relay.model import RelayState
 
@@ -63,8 +63,11 @@ class _Wish:
 
 
 class Wishes:
-    """The wishes of one signaling process; on its loop. ``changed`` is called with a call whose record is to be made
-    anew, ``rest`` is how long a call is left alone after a move that failed, in seconds."""
+    """The wishes of one signaling process; on its loop.
+
+    ``changed`` is called with each call whose record is to be made anew; for ``rest`` seconds a call is left
+    alone after a move that failed.
+    """
 
     def __init__(
         self, b2bua: B2bua, fleet: Fleet, changed: Callable[[Call, float], None], *, rest: float = 60.0
@@ -212,7 +215,7 @@ def _on_its_way(call: Call, relay: Relay) -> Condition:
 
 
 def _asks(*legs: LegWish) -> bool:
-    return any(leg != LegWish() for leg in legs)
+    return any(leg != NO_WISH for leg in legs)
 
 
 def _unsupported(call: Call, wish: CallWish) -> Refusal | None:

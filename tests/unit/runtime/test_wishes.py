@@ -9,7 +9,7 @@ from tests.unit.call.daemon import Daemon
 from tests.unit.call.world import CALLER, Talk, World
 
 from kedge.call.call import Call
-from kedge.ports.ports import CallWish, LegWish
+from kedge.ports.ports import NO_WISH, CallWish, LegWish
 from kedge.ports.records import Condition
 from kedge.relay.model import Intent, InventorySnapshot, PlacementPolicy, RelayDescription, RelaySetPolicy
 from kedge.runtime.wishes import Wishes
@@ -33,7 +33,7 @@ class Wished:
             self.world.intend(name, Intent.SERVE)
         return talk
 
-    def put(self, relay: str = "", *, caller: LegWish = LegWish(), callee: LegWish = LegWish()) -> None:
+    def put(self, relay: str = "", *, caller: LegWish = NO_WISH, callee: LegWish = NO_WISH) -> None:
         self.generation += 1
         self.wishes.put(
             CallWish(call=self.talk.id, relay=relay, caller=caller, callee=callee, generation=self.generation),
@@ -299,9 +299,9 @@ def test_a_wish_that_was_fulfilled_is_over_when_the_call_has_to_leave() -> None:
 @pytest.mark.parametrize(
     ("caller", "callee", "fields"),
     [
-        (LegWish(), LegWish(transport="SRTP"), "spec.legs.callee.transport is"),
-        (LegWish(interface="inside"), LegWish(), "spec.legs.caller.interface is"),
-        (LegWish(address="192.0.2.9:4000"), LegWish(), "spec.legs.caller.address is"),
+        (NO_WISH, LegWish(transport="SRTP"), "spec.legs.callee.transport is"),
+        (LegWish(interface="inside"), NO_WISH, "spec.legs.caller.interface is"),
+        (LegWish(address="192.0.2.9:4000"), NO_WISH, "spec.legs.caller.address is"),
         (LegWish(flags=("record",)), LegWish(flags=("x",)), "spec.legs.caller.flags, spec.legs.callee.flags are"),
     ],
 )
