@@ -198,6 +198,22 @@ def test_a_wish_that_waits_for_its_turn_is_taken_back_without_a_move() -> None:
     assert wished.world.books.moves == []
 
 
+def test_a_relay_that_is_lost_before_the_call_could_leave_is_no_failed_move() -> None:
+    wished = Wished()
+    wished.talk.caller.reinvite()
+    wished.world.run(0.0015)
+    assert not wished.talk.call.settled, "so the move waits"
+    wished.put("r2")
+    wished.world.intend("r2", Intent.CORDON)
+    wished.run(2.0)
+    assert wished.reason == "RelayNotReady"
+
+    wished.world.intend("r2", Intent.SERVE)
+    wished.run(3.0)
+
+    assert wished.reason == "Fulfilled"
+
+
 def test_a_wish_that_is_withdrawn_leaves_the_call_where_it_is() -> None:
     wished = Wished()
     wished.put("r9")
