@@ -102,7 +102,7 @@ class Signaling(FleetListener):
         )
         self.fleet = Fleet(self._timers, ids, self, rng, self._settings.ng, self._settings.probes)
         self.b2bua.sip, self.b2bua.fleet = self.layer, self.fleet
-        self.wishes = Wishes(self.b2bua, self.fleet, self.bookkeeper.call_changed, rest=calls.rest)
+        self.wishes = Wishes(self.b2bua, self.fleet, self.bookkeeper.call_changed)
         self.bookkeeper.attach(self.b2bua, self.layer, self.fleet, self.wishes.record)
         Sweep(self.b2bua).start(self._loop.time())
         self._tick_at = self._loop.time() + _TICK

@@ -48,7 +48,7 @@ class _Wish:
 
     __slots__ = ("asked", "condition", "look_at", "reached", "rest", "rest_until", "tried", "wish")
 
-    def __init__(self, wish: CallWish, now: float, rest: float) -> None:
+    def __init__(self, wish: CallWish, now: float) -> None:
         self.wish = wish
         self.condition: Condition | None = None
         self.look_at = now
@@ -57,25 +57,21 @@ class _Wish:
         self.asked = False
         """Whether the move was asked for, and its end not seen yet."""
         self.reached = False
-        self.rest = rest
-        """Seconds to wait after the next failure."""
+        self.rest = 0.0
+        """Seconds waited after the last failure."""
         self.rest_until = now
 
 
 class Wishes:
     """The wishes of one signaling process; on its loop.
 
-    ``changed`` is called with each call whose record is to be made anew; for ``rest`` seconds a call is left
-    alone after a move that failed.
+    ``changed`` is called with each call whose record is to be made anew.
     """
 
-    def __init__(
-        self, b2bua: B2bua, fleet: Fleet, changed: Callable[[Call, float], None], *, rest: float = 60.0
-    ) -> None:
+    def __init__(self, b2bua: B2bua, fleet: Fleet, changed: Callable[[Call, float], None]) -> None:
         self._b2bua = b2bua
         self._fleet = fleet
         self._changed = changed
-        self._rest = rest
         self._known: dict[str, _Wish] = {}
         self._queue: deque[_Wish] = deque()
         """All that are known, and a few that were replaced; who waits longest first."""
@@ -88,7 +84,7 @@ class Wishes:
         old = self._known.get(wish.call)
         if old is not None and old.asked and wish.relay != old.wish.relay:
             self._b2bua.failover.take_back(call, now)
-        one = self._known[wish.call] = _Wish(wish, now, self._rest)
+        one = self._known[wish.call] = _Wish(wish, now)
         self._queue.append(one)
         self._look_at(one, call, now)
         self._changed(call, now)  # also where only the generation is another: it says that this one was seen
@@ -192,10 +188,10 @@ class Wishes:
     def _failed(self, one: _Wish, call: Call, now: float) -> Condition:
         """The move that was asked for has ended elsewhere."""
         one.asked = False
+        one.rest = min(2 * one.rest, _LONGEST_REST) if one.rest else self._b2bua.settings.rest
         one.rest_until = now + one.rest
         said = call.anchored_message or "the move was given up"
         message = f"{said}; the next try is {one.rest:.0f} s after this one"
-        one.rest = min(2 * one.rest, _LONGEST_REST)
         return Condition(status=False, reason="MoveFailed", message=message)
 
     def _tell(self, wish: CallWish, call: Call, condition: Condition) -> None:

@@ -19,9 +19,9 @@ class Wished:
     """A world with a call on r1, and the wishes for it."""
 
     def __init__(self, *, relays: int = 3, rest: float = 60.0) -> None:
-        self.world = World(relays)
+        self.world = World(relays, settings={"rest": rest})
         self.changed: list[Call] = []
-        self.wishes = Wishes(self.world.b2bua, self.world.fleet, lambda call, now: self.changed.append(call), rest=rest)
+        self.wishes = Wishes(self.world.b2bua, self.world.fleet, lambda call, now: self.changed.append(call))
         self.talk = self.place("r1")
         self.generation = 1
 
