@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -127,27 +127,29 @@ class Counted:
     def __init__(self, kube: KubeApi) -> None:
         self._kube = kube
         self.reads = self.writes = 0
+        self.under_way = 0
+        """Requests without an answer yet."""
         self.began = (0, 0, 0.0)
         """Reads, writes and CPU seconds of this thread when the last resync began."""
         self.resync_began = asyncio.Event()
 
-    async def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
-        """Return an object."""
-        self.reads += 1
-        return await self._kube.get(kind, namespace, name)
-
-    async def list_objects(self, kind: Kind, namespace: str, selector: str = "") -> list[Manifest]:
-        """Return the objects that a selector of labels matches."""
-        if kind is RELAY_SET_KIND:
-            self.began = self.reads, self.writes, time.thread_time()
-            self.resync_began.set()
-        self.reads += 1
-        return await self._kube.list_objects(kind, namespace, selector)
-
     def __getattr__(self, verb: str) -> Any:
-        if verb in ("create", "apply", "patch", "patch_status", "delete"):
-            self.writes += 1
-        return getattr(self._kube, verb)
+        """Return a verb that counts; ``KubeApi`` has no other attributes."""
+        perform = getattr(self._kube, verb)
+
+        async def counted(*given: Any, **named: Any) -> Any:
+            if verb == "list_objects" and given[0] is RELAY_SET_KIND:
+                self.began = self.reads, self.writes, time.thread_time()
+                self.resync_began.set()
+            self.reads += verb in ("get", "list_objects")
+            self.writes += verb in ("create", "apply", "patch", "patch_status", "delete")
+            self.under_way += 1
+            try:
+                return await perform(*given, **named)
+            finally:
+                self.under_way -= 1
+
+        return counted
 
 
 class Signaling:
@@ -239,7 +241,7 @@ async def measure(kube: KubeApi, told: Signaling, sets: int, seconds: float) -> 
         manifests=ManifestSettings(image="relay:1", signaling_labels={"app": "signaling"}), namespace=NAMESPACE,
         resync=seconds,
     )  # fmt: skip
-    operator = Operator(settings, counted, told, watching=NoWatch)
+    operator = Operator(settings, cast(KubeApi, counted), told, watching=NoWatch)
     task = asyncio.create_task(operator.run())
     first = time.thread_time()
     await _settled(counted, kube)
@@ -283,9 +285,9 @@ async def _settled(counted: Counted, kube: KubeApi) -> None:
 
 
 async def _quiet(counted: Counted) -> None:
-    """Wait until nothing was asked for half a second."""
+    """Wait until nothing was asked for half a second, and all is answered."""
     asked = -1
-    while asked != counted.reads + counted.writes:
+    while counted.under_way or asked != counted.reads + counted.writes:
         asked = counted.reads + counted.writes
         await asyncio.sleep(0.5)
 
