@@ -316,12 +316,12 @@ class B2bua(ServerUser):
                 call = self.calls.get(session.split(".")[1])
                 if call is None or call.session != session or call.relay is not relay:
                     self._delete(relay, session, now)
-        self.failover.drain_over(relay)
+        self.failover.reports.drain_over(relay)
         self.failover.relays_changed(now)
 
     def relay_gone(self, relay: Relay) -> None:
         """A relay will not come back."""
-        self.failover.drain_over(relay)
+        self.failover.reports.drain_over(relay)
         for key in [key for key in self._orphans if key[0] == relay.uid]:
             del self._orphans[key]
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from kedge.call.b2bua import B2bua
-    from kedge.call.failover import Want
+    from kedge.call.want import Want
     from kedge.relay.fleet import Relay
 
     _Replayed: TypeAlias = Callable[[str, tuple[bytes, bytes] | None, str, float], None]
@@ -245,7 +245,8 @@ class Move:
 
     def _held_back(self, part: LegMove) -> bool:
         """Whether so many calls of this peer time out that the peer, not the call, must be in trouble."""
-        return part.status == 408 and self._b2bua.failover.breaker_open(part.leg.peer)
+        limit = self._b2bua.settings.breaker_count
+        return part.status == 408 and self._b2bua.failover.breaker.is_open(part.leg.peer, limit)
 
     def _dialog_over(self, part: LegMove, now: float) -> None:
         call, leg = self.call, part.leg
@@ -352,7 +353,7 @@ class Move:
             call.rest_until = now + b2bua.settings.rest
         if result in (MOVED, DIVERGE):
             call.anchors += 1
-            b2bua.failover.count_gap(self, now)
+            self.want.count_gap(self.gap_since, now)
         gap = max(0.0, now - self.gap_since) if self.gap_since else 0.0
         call.last_anchor = LastAnchor(
             source=self.source.name if self.source is not None else "", target=self.target.name,

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from kedge.base.address import format_address
 from kedge.call.call import ACTIVE, ENDED, Call
-from kedge.call.failover import DRAIN, FailoverReport
 from kedge.call.observer import Observer
+from kedge.call.reports import DRAIN, FailoverReport
 from kedge.ports.ports import CallStore
 from kedge.ports.records import (
     AnchorRecord,

@@ -140,9 +140,7 @@ class Steering:
         """
         known = self.shape
         doubted = {one.uid for one in relays if one.state == "Suspect" and one.intent == "Serve"}
-        shape = frozenset(
-            {one.uid for one in relays if serves(one)} | (doubted & known if known is not None else set())
-        )
+        shape = frozenset({one.uid for one in relays if serves(one)} | (doubted & known if known else set()))
         if known == shape:
             return False
         self.shape, self.changed_at = shape, now
