@@ -13,6 +13,7 @@ from typing import Final
 from kedge.base.address import Address
 from kedge.base.ids import Ids
 from kedge.base.timers import TimerHeap
+from kedge.call.admission import admit
 from kedge.call.bridge import Bridge
 from kedge.call.call import ACTIVE, ENDED, Call, Then, checked
 from kedge.call.endings import Farewell, Unattended
@@ -42,25 +43,9 @@ class B2bua(ServerUser):
     """All calls of one signaling process."""
 
     __slots__ = (
-        "_orphans",
-        "_unattended",
-        "calls",
-        "dialogs",
-        "draining",
-        "failover",
-        "farewells",
-        "fleet",
-        "ids",
-        "mark",
-        "observer",
-        "on_relay",
-        "rng",
-        "routing",
-        "settings",
-        "setups",
-        "sip",
-        "timers",
-    )
+        "_orphans", "_unattended", "calls", "dialogs", "draining", "failover", "farewells", "fleet", "ids", "mark",
+        "observer", "on_relay", "rng", "routing", "settings", "setups", "sip", "timers",
+    )  # fmt: skip
 
     sip: TransactionLayer
     fleet: Fleet
@@ -159,7 +144,7 @@ class B2bua(ServerUser):
         elif self.draining or len(self.calls) >= self.settings.max_calls or not peer.admits_call(now):
             self.reject(tx, request, 503, now, **{"Retry-After": str(round(self.settings.refuse_for))})
         else:
-            Setup.begin(self, tx, request, peer, now)
+            admit(self, tx, request, peer, now)
 
     def _options(self, tx: ServerTransaction, request: Request, now: float) -> None:
         response = self.own_response(request, 503 if self.draining else 200)

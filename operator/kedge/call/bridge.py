@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from kedge.base.timers import Timer, TimerTarget
-from kedge.call import late_offer
+from kedge.call import late_reinvite
 from kedge.call.endings import Acker
 from kedge.call.passing import pass_headers, passed_lines
 from kedge.call.replacement import Replacement
@@ -212,7 +212,7 @@ class Bridge(ClientOwner, TimerTarget):
                 self.ack()
             self._take_answer(sdp_in(response), response, now)
         else:
-            late_offer.pass_on(self, sdp_in(response), response, now)
+            late_reinvite.pass_on(self, sdp_in(response), response, now)
 
     def ack(self, sdp: bytes = b"") -> None:
         """ACK the far party's 2xx: its leg is free again."""
@@ -279,7 +279,7 @@ class Bridge(ClientOwner, TimerTarget):
         if self._offer.sdp:
             self.close(now)
         elif self.late_offer:
-            late_offer.take_answer(self, sdp_in(request), now)
+            late_reinvite.take_answer(self, sdp_in(request), now)
 
     # --- the end ----------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from kedge.call.leg import Leg
 from kedge.call.leg_move import LegMove
 from kedge.call.observer import Observer
 from kedge.call.reanchor import Move
+from kedge.call.replacement import Replacement
 from kedge.call.reports import FailoverReport
 from kedge.call.routing import Peer, Route, Routing
 from kedge.call.settings import CallSettings
@@ -418,7 +419,7 @@ class World(FleetListener):
         """Not of interest here."""
 
 
-_MORTAL = (Call, Leg, Setup, Bridge, Move, LegMove, Want, LastAnchor)
+_MORTAL = (Call, Leg, Setup, Bridge, Replacement, Move, LegMove, Want, LastAnchor)
 
 
 def living_objects() -> Counter[str]:
