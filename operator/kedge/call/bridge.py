@@ -138,7 +138,7 @@ class Bridge(ClientOwner, TimerTarget):
         call, near = self.call, self.near
         if self._cancelled:
             self.fail(487, now)
-        elif self.b2bua.failover.is_lost(call) and not self.other_relay(now):
+        elif call.is_lost and not self.other_relay(now):
             self.fail(503, now)
         elif not self._offer.sdp or call.relay is None:
             self._forward(self._offer.with_sdp(b""), now)
@@ -148,14 +148,14 @@ class Bridge(ClientOwner, TimerTarget):
     def other_relay(self, now: float) -> bool:
         """The relay is lost: the party's own exchange brings the call to another one. False where none has room."""
         call = self.call
-        same_again = call.relay is not None and self.b2bua.failover.is_lost(call)
+        same_again = call.relay is not None and call.is_lost
         return self.replacement.take(now, same_again=same_again)
 
     def _offered(self, reply: RelayReply, now: float) -> None:
         if self.call.bridge is not self:
             return
         if reply.sdp is None:
-            if self.b2bua.failover.is_lost(self.call):
+            if self.call.is_lost:
                 self._begin(now)
             else:
                 self.fail(503, now)

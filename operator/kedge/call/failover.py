@@ -51,15 +51,6 @@ class Failover(TimerTarget):
 
     # --- what is so -------------------------------------------------------------------------------------------------
 
-    def is_lost(self, call: Call) -> bool:
-        """Whether the session of a call is gone: its relay is Down, or another instance answers there."""
-        relay = call.relay
-        return relay is None or relay.state is RelayState.DOWN or relay.instance != call.relay_instance
-
-    def is_stranded(self, call: Call) -> bool:
-        """Whether a party's media goes nowhere: the session is gone, or a leg was not told where the new one is."""
-        return self.is_lost(call) or call.caller.session != call.session or call.callee.session != call.session
-
     def policy_of(self, call: Call) -> FailoverPolicy:
         """Return the failover policy of a call's RelaySet."""
         policy = self._b2bua.fleet.sets.get(call.relay_set)
@@ -67,7 +58,7 @@ class Failover(TimerTarget):
 
     def _is_needed(self, want: Want) -> bool:
         call = want.call
-        if self.is_stranded(call):
+        if call.is_stranded:
             return True
         if want.reason == DRAIN and not self._drains(call):
             return False  # the drain was taken back, or the call has left
@@ -106,7 +97,7 @@ class Failover(TimerTarget):
         """``failover.mode: Manual``: say what is so, and move a call only when somebody asks."""
         observer = self._b2bua.observer
         for call in calls:
-            if self.is_lost(call):
+            if call.is_lost:
                 call.anchored_reason = reason
                 call.anchored_message = f"relay {relay.name} is lost, and failover.mode is Manual"
                 observer.call_changed(call, now)
@@ -118,7 +109,7 @@ class Failover(TimerTarget):
 
     def established(self, call: Call, now: float) -> None:
         """A call is up: if its relay was lost or is drained since the INVITE, it is time to move it."""
-        if call.id in self.wants or self.is_stranded(call) or self._drains(call):
+        if call.id in self.wants or call.is_stranded or self._drains(call):
             self._look_at(call, now)
 
     def leg_free(self, call: Call, now: float) -> None:
@@ -132,7 +123,7 @@ class Failover(TimerTarget):
             call.move.resume(now)
         if call.move is not None or call.state != ACTIVE:
             return
-        if call.id in self.wants or self.is_stranded(call):
+        if call.id in self.wants or call.is_stranded:
             self._look_at(call, now)
         else:
             self._anchored(call, now)
@@ -145,8 +136,8 @@ class Failover(TimerTarget):
 
     def _look_at(self, call: Call, now: float) -> None:
         want = self.wants.get(call.id)
-        if want is None and (self.policy_of(call).automatic or not (self.is_lost(call) or self._drains(call))):
-            reason = "RelayDown" if self.is_lost(call) else DRAIN if self._drains(call) else "Unsettled"
+        if want is None and (self.policy_of(call).automatic or not (call.is_lost or self._drains(call))):
+            reason = "RelayDown" if call.is_lost else DRAIN if self._drains(call) else "Unsettled"
             want = self.wants[call.id] = Want(call, reason, now, None, None)
         if want is not None:
             self._queue.put(want)
@@ -214,7 +205,7 @@ class Failover(TimerTarget):
         call = want.call
         if call.emergency and self.policy_of(call).emergency_first:
             return URGENT
-        return SILENT if self.is_lost(call) else QUIET
+        return SILENT if call.is_lost else QUIET
 
     # --- pace -------------------------------------------------------------------------------------------------------
 
@@ -262,7 +253,7 @@ class Failover(TimerTarget):
 
     def _lose_target(self, want: Want, now: float) -> None:
         """The relay that somebody asked for cannot have the call: any other will do if it must move, else it stays."""
-        if self.is_stranded(want.call):
+        if want.call.is_stranded:
             want.target = None
             self._queue.put(want)
         else:
@@ -273,7 +264,7 @@ class Failover(TimerTarget):
         relay = call.relay
         if want.target is not None:
             return want.target if want.target.free else None
-        lost = self.is_lost(call)
+        lost = call.is_lost
         if relay is not None and not lost and not self._drains(call):
             return relay  # a leg only has to be told where the session is
         # A relay that has restarted gives its ports out again, to other calls than those whose phones still send
@@ -281,7 +272,7 @@ class Failover(TimerTarget):
         target = self._b2bua.fleet.pick(call.relay_set, avoid=relay, zone=call.zone)
         if target is None and lost:
             target = self._b2bua.fleet.pick(call.relay_set, zone=call.zone)
-        if target is None and self.is_stranded(call) and not lost:
+        if target is None and call.is_stranded and not lost:
             target = relay  # it drains, but a leg knows nothing of it yet
         return target
 
@@ -294,10 +285,10 @@ class Failover(TimerTarget):
     def _no_relay(self, want: Want, now: float) -> None:
         """No relay has room. The call waits; if its own is dead, only so long."""
         call = want.call
-        if self.is_stranded(call):
+        if call.is_stranded:
             call.anchored_reason = NO_RELAY
         call.anchored_message = "no relay of the set has room"
-        if self.is_lost(call) and now - want.since > self._b2bua.settings.patience:
+        if call.is_lost and now - want.since > self._b2bua.settings.patience:
             self._unmovable(want, "no relay of the set has room", now)
         else:
             self._later(want, now)
@@ -355,7 +346,7 @@ class Failover(TimerTarget):
                 self._done(want, result, now)
         elif result in (AGAIN, NO_RELAY) or self._peer_in_trouble(call):
             self._retry(want, message, now)
-        elif self.is_stranded(call):
+        elif call.is_stranded:
             self._unmovable(want, message, now)
         else:
             self._give_up(want, message, now)
@@ -366,7 +357,7 @@ class Failover(TimerTarget):
 
     def _retry(self, want: Want, message: str, now: float) -> None:
         call = want.call
-        if not self.is_stranded(call) and want.tries > self.policy_of(call).retries + 1:
+        if not call.is_stranded and want.tries > self.policy_of(call).retries + 1:
             self._give_up(want, message, now)
         elif now - want.since > self._b2bua.settings.patience:
             self._unmovable(want, message, now)
@@ -377,7 +368,7 @@ class Failover(TimerTarget):
 
     def _done(self, want: Want, result: str, now: float) -> None:
         self.wants.pop(want.call.id, None)
-        if not self.is_stranded(want.call):
+        if not want.call.is_stranded:
             self._anchored(want.call, now)
         self.reports.decided(want, now, moved=result in (MOVED, DIVERGE))
 

@@ -45,7 +45,7 @@ def take_answer(setup: Setup, answer: bytes, now: float) -> None:
         else:
             _agreed(setup, answer, call.session, reply.sdp, now)
 
-    if setup.b2bua.failover.is_lost(call):
+    if call.is_lost:
         _answer_elsewhere(setup, answer, now)
     else:
         setup.b2bua.answer(call, CALLEE_TAG, CALLER_TAG, answer, answered, now)

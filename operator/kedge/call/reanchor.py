@@ -94,7 +94,7 @@ class Move:
         self.source = call.relay
         if self.source is not None:
             b2bua.fleet.hold(self.source)
-        self.source_lost = b2bua.failover.is_lost(call)
+        self.source_lost = call.is_lost
         """Whether there is nothing to go back to, as far as known when it began."""
         self.gap_since = want.last_seen if self.source_lost else 0.0
         self.target = target
@@ -121,7 +121,7 @@ class Move:
 
         The target was lost, or a party's own exchange has brought the call to yet another relay.
         """
-        return self.call.session != self._session or self._b2bua.failover.is_lost(self.call)
+        return self.call.session != self._session or self.call.is_lost
 
     # --- PREPARING --------------------------------------------------------------------------------------------------
 
@@ -234,7 +234,7 @@ class Move:
         if self._caller.pending or self._callee.pending:
             return
         failed = [part for part in (self._caller, self._callee) if part.state == FAILED]
-        if self.overtaken and (failed or self._b2bua.failover.is_stranded(self.call)):
+        if self.overtaken and (failed or self.call.is_stranded):
             self._finish(AGAIN, "the target was lost meanwhile", now)
         elif failed:
             self._some_failed(failed, now)
@@ -359,7 +359,7 @@ class Move:
             source=self.source.name if self.source is not None else "", target=self.target.name,
             reason=self.want.reason, result=result, at=now, duration=now - self.started, gap=gap,
         )  # fmt: skip
-        if result == DIVERGE or b2bua.failover.is_stranded(call):
+        if result == DIVERGE or call.is_stranded:
             call.anchored_reason = result
         else:
             call.anchored_reason = "Settled"  # also where it stays on a relay that it was to leave

@@ -230,7 +230,7 @@ class Setup(ClientOwner, TimerTarget):
 
     def _complete(self, answer: bytes, response: Response, now: float) -> None:
         """The callee has answered: tell the relay, and then the caller."""
-        lost = self.b2bua.failover.is_lost(self.call)
+        lost = self.call.is_lost
         if self._early_sent and (lost or answer == self._early):
             self._answer_caller(answer, self._early_sent, self.call.callee.session, response, now)
         elif lost:
