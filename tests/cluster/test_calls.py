@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 from tests.cluster.background import Background
 from tests.cluster.conftest import BROKEN_TLS, Namespace
-from tests.lab.daemons import wait_until
+from tests.lab.daemons import Daemon, wait_until
+from tests.unit.call.world import World
 
 from kedge.adapters.kube_calls import KubeCallStore
 from kedge.adapters.kube_client import KubeClient
 from kedge.ports.ports import CallWish
 from kedge.ports.records import AnchorRecord, CallRecord, CallState, Condition
-from kedge.relay.model import RecordPolicy
+from kedge.relay.model import Intent, RecordPolicy
+from kedge.runtime.wishes import Wishes
 
 pytestmark = BROKEN_TLS
 
@@ -108,7 +110,151 @@ def test_a_patched_relay_is_a_wish_and_the_calls_own_move_is_none(namespace: Nam
         namespace.patch("call", "c1", {"spec": {"state": "Terminated"}})
         wait_until(lambda: len(wishes) == 2, "the end is a wish", timeout=30)
 
-    assert wishes == [CallWish(call="c1", relay="r1"), CallWish(call="c1", terminate=True)]
+    assert [(one.relay, one.terminate) for one in wishes] == [("r1", False), ("r1", True)]
+
+
+class Talking:
+    """A call on the real call layer, whose time passes as a test waits, and its object."""
+
+    def __init__(self, namespace: Namespace, store: KubeCallStore, seen: list[CallWish]) -> None:
+        self.namespace, self.store, self.seen = namespace, store, seen
+        self.world = World(3)
+        self.talk = self.world.call()
+        self.id = self.talk.id
+        self.wishes = Wishes(self.world.b2bua, self.world.fleet, lambda call, now: None)
+        self.told: CallRecord | None = None
+        self.others = sorted(set(self.world.daemons) - {self.talk.relay})
+
+    def pass_on(self) -> None:
+        """What signaling does in a second, between the store and the call."""
+        while self.seen:
+            self.wishes.put(self.seen.pop(0), self.world.now)
+        for _ in range(10):
+            self.world.run(0.1)
+            self.wishes.look(self.world.now)
+        base = self.told or record(self.namespace, self.id)
+        now = replace(base, relay=self.talk.relay, anchors=self.talk.call.anchors, wish=self.wishes.record(self.id))
+        if now != self.told:
+            self.told = now
+            self.store.put(now)
+
+    def until(self, fulfilled: tuple[str, str] | None) -> dict[str, Any]:
+        """Wait until the condition has this status and reason, or is not there; return the object."""
+        found: dict[str, Any] = {}
+
+        def so() -> bool:
+            self.pass_on()
+            found.update(self.namespace.get("call", self.id))
+            one = condition(found, "Fulfilled")
+            return (None if one is None else (one["status"], one["reason"])) == fulfilled
+
+        self.namespace.until(so, f"Fulfilled is {fulfilled}")
+        return found
+
+
+def condition(manifest: dict[str, Any], kind: str) -> dict[str, Any] | None:
+    return next((one for one in manifest["status"]["conditions"] if one["type"] == kind), None)
+
+
+@contextmanager
+def talking(namespace: Namespace, directory: Path) -> Iterator[Talking]:
+    seen: list[CallWish] = []
+    with storing(namespace, directory, wishes=seen) as store:
+        call = Talking(namespace, store, seen)
+        call.until(None)
+        yield call
+
+
+def test_a_wish_for_a_relay_that_is_not_ready_says_so_and_is_fulfilled_once_it_is(
+    namespace: Namespace, tmp_path: Path
+) -> None:
+    with talking(namespace, tmp_path) as call:
+        target = call.others[0]
+        call.world.intend(target, Intent.CORDON)
+        namespace.patch("call", call.id, {"spec": {"relay": target}})
+        waiting = call.until(("False", "RelayNotReady"))
+
+        call.world.intend(target, Intent.SERVE)
+        there = call.until(("True", "Fulfilled"))
+
+        namespace("wait", "call", call.id, "--for=condition=Fulfilled", "--timeout=10s")
+        call.world.assert_anchored(call.talk, target)
+    told = condition(waiting, "Fulfilled")
+    assert told is not None
+    assert f"relay {target} is Cordoned" in told["message"]
+    assert told["observedGeneration"] == waiting["metadata"]["generation"]
+    assert waiting["status"]["relay"] != waiting["spec"]["relay"] == target
+    assert there["status"]["relay"] == there["spec"]["relay"] == target
+
+
+def test_a_wish_that_is_set_back_leaves_no_condition(namespace: Namespace, tmp_path: Path) -> None:
+    with talking(namespace, tmp_path) as call:
+        home = call.talk.relay
+        namespace.patch("call", call.id, {"spec": {"relay": "nowhere"}})
+        call.until(("False", "NoSuchRelay"))
+        wide = namespace("get", "calls", "-o", "wide")
+
+        namespace.patch("call", call.id, {"spec": {"relay": home}})
+        call.until(None)
+
+        assert call.talk.relay == home
+    assert "NoSuchRelay" in wide
+
+
+def test_an_open_wish_stays_in_the_spec_when_the_call_loses_its_relay(namespace: Namespace, tmp_path: Path) -> None:
+    with talking(namespace, tmp_path) as call:
+        target, other = call.others
+        call.world.intend(target, Intent.CORDON)
+        namespace.patch("call", call.id, {"spec": {"relay": target}})
+        call.until(("False", "RelayNotReady"))
+
+        call.world.lose(call.talk)
+
+        def labelled() -> bool:
+            call.pass_on()
+            return bool(namespace.get("call", call.id)["metadata"]["labels"]["kedge.media/relay"] == other)
+
+        namespace.until(labelled, "its loss is told")
+        assert namespace.get("call", call.id)["spec"]["relay"] == target
+        call.world.intend(target, Intent.SERVE)
+        call.until(("True", "Fulfilled"))
+
+
+def test_what_cannot_be_changed_of_a_leg_is_answered(namespace: Namespace, tmp_path: Path) -> None:
+    with talking(namespace, tmp_path) as call:
+        namespace.patch("call", call.id, {"spec": {"legs": {"callee": {"transport": "SRTP", "flags": ["x"]}}}})
+        told = condition(call.until(("False", "NotSupported")), "Fulfilled")
+        namespace.patch("call", call.id, {"spec": {"legs": None}})
+        call.until(None)
+
+    assert told is not None
+    assert "spec.legs.callee.transport, spec.legs.callee.flags" in told["message"]
+
+
+def test_calls_are_watched_and_chosen_by_relay(namespace: Namespace, tmp_path: Path) -> None:
+    command = [*namespace.server.kubectl.command, f"--namespace={namespace.name}", "get", "calls", "--watch"]
+    watch = Daemon("watch", [*command, "--output-watch-events", "--no-headers"], tmp_path / "watch.log")
+    chosen = Daemon("chosen", [*command, "-l", "kedge.media/relay=r2", "-o", "name"], tmp_path / "chosen.log")
+    with storing(namespace, tmp_path) as store:
+        watch.start()
+        chosen.start()
+        try:
+            store.put(record(namespace))
+            namespace.until(lambda: "ADDED" in watch.tail(), "its coming is seen")
+            store.put(moved(record(namespace), "r2"))
+            store.put(record(namespace, "c2", "r3"))
+            namespace.until(lambda: "c2" in watch.tail(), "both are seen")
+            namespace.until(lambda: "c1" in chosen.tail(), "its new relay is seen")
+            by_label = namespace("get", "calls", "-l", "kedge.media/relay=r2", "-o", "name").split()
+            store.remove("c1")
+            namespace.until(lambda: "DELETED" in watch.tail(), "its end is seen")
+        finally:
+            watch.kill()
+            chosen.kill()
+
+    assert by_label == ["call.kedge.media/c1"]
+    assert any("MODIFIED" in line and " r2 " in line for line in watch.tail(50).splitlines())
+    assert "c2" not in chosen.tail()
 
 
 def test_deleting_an_object_is_no_wish_and_it_comes_back(namespace: Namespace, tmp_path: Path) -> None:

@@ -178,7 +178,8 @@ def test_status_scale_and_events_tell_what_signaling_tells(namespace: Namespace,
         relays = (relay(namespace, one, "Down"), relay(namespace, two, sessions=7))
         view.now = (SignalingSnapshot(replica="sig-0", at=now, relays=relays, failovers=(loss,), events=(told,)),)
         namespace.until(lambda: "lastFailover" in namespace.get("rly", "voice")["status"], "the failover is told")
-        namespace.until(lambda: len(namespace.list("events.events.k8s.io")) == 1, "the event is told")
+        namespace.until(lambda: len(namespace.list("events.events.k8s.io")) == 2, "the event is told")
+        of_pod = namespace("describe", "pod", "r1")
 
     assert (before["readyReplicas"], before["calls"], before["state"]) == (2, 7, "Progressing")
     assert '"replicas":2' in scale
@@ -188,8 +189,9 @@ def test_status_scale_and_events_tell_what_signaling_tells(namespace: Namespace,
     assert after["lastFailover"]["gapP50"] == "120ms"
     assert [(each["name"], each["state"]) for each in after["relays"]] == [("r1", "Down"), ("r2", "Ready")]
     assert "r1 is Down (Refused)" in condition({"status": after}, "Degraded")["message"]
-    event = namespace.list("events.events.k8s.io")[0]
-    assert (event["reason"], event["regarding"]["name"]) == ("RelayDown", "voice")
+    about = [one["regarding"] for one in namespace.list("events.events.k8s.io") if one["reason"] == "RelayDown"]
+    assert sorted((one["kind"], one["name"]) for one in about) == [("Pod", "r1"), ("RelaySet", "voice")]
+    assert "RelayDown" in of_pod
 
 
 def test_a_new_operator_changes_nothing(namespace: Namespace, view: View, tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 Of each call only the newest record is kept, so a slow API server sees fewer writes, not a longer queue. Each RelaySet
 has a budget: writes a second (a create costs two: the object and its status) and objects. Ended calls are deleted
 first, since that makes room; then what exists is brought up to date; then new objects are made.
+
+``spec.relay`` follows the call, so that a value that we did not write is a wish. While a wish for a relay is open it
+stands there and does not follow; signaling tells by ``CallRecord.wish`` which wish it has seen, and whether it is open.
 """
 
 from __future__ import annotations
@@ -10,11 +13,11 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, unique
 from typing import Final
 
-from kedge.ports.ports import CallWish
+from kedge.ports.ports import NO_WISH, CallWish, LegWish
 from kedge.ports.records import CallRecord
 from kedge.relay.model import RecordPolicy
 
@@ -44,7 +47,9 @@ class Write:
     record: CallRecord | None
     """What to write; None for DELETE."""
     relocate: bool = False
-    """UPDATE: the relay in spec and label has changed too."""
+    """UPDATE: the label that names the relay has changed too, or the spec."""
+    follow: bool = True
+    """UPDATE that relocates: whether ``spec.relay`` is to follow, as nobody wishes otherwise."""
     uid: str = ""
     """DELETE: only this object."""
 
@@ -58,6 +63,10 @@ class SeenCall:
     """``spec.relay``."""
     terminate: bool
     uid: str
+    caller: LegWish = NO_WISH
+    callee: LegWish = NO_WISH
+    generation: int = 0
+    """``metadata.generation``: raised by each change of the spec."""
 
 
 class _Entry:
@@ -67,11 +76,14 @@ class _Entry:
         "busy",
         "ended",
         "exists",
+        "generation",
+        "own_generation",
+        "own_relay",
         "queued",
         "record",
         "recreate_at",
-        "terminated",
-        "wanted_relay",
+        "spec_relay",
+        "told",
         "writing_relay",
         "written",
         "young",
@@ -80,15 +92,43 @@ class _Entry:
     def __init__(self, record: CallRecord) -> None:
         self.record = record
         self.written: CallRecord | None = None
-        self.wanted_relay = ""  # spec.relay as we know it
+        self.own_relay = ""  # spec.relay as we wrote it last
+        self.own_generation = 0  # of the spec as we wrote it last
         self.writing_relay = ""  # spec.relay as we are about to write it: seeing that is no wish
+        self.spec_relay = ""  # spec.relay as it is now, as far as we know
+        self.generation = 0  # of the spec as we know it: an older one that is seen is no news
+        self.told = _nothing(record.id)
         self.young = False
         self.exists = False
-        self.terminated = False
         self.busy = False
         self.ended = False
         self.queued: Verb | None = None
         self.recreate_at = 0.0
+
+    @property
+    def wish_is_open(self) -> bool:
+        """Whether somebody wants the call on a relay, and signaling has not told yet that this is over."""
+        if not self.told.relay:
+            return False
+        seen = self.record.wish
+        return seen is None or seen.generation < self.told.generation or bool(seen.relay)
+
+    def _is_own(self, seen: SeenCall) -> bool:
+        """Whether ``spec.relay`` is of our own hand. The value alone tells, unless it may be the way back."""
+        relay = seen.relay
+        if relay == self.told.relay or relay not in (self.own_relay, self.writing_relay):
+            return False
+        if not self.wish_is_open:
+            return True
+        return seen.generation <= self.own_generation or (self.busy and relay == self.writing_relay)
+
+    def wish_in(self, seen: SeenCall) -> CallWish:
+        """Return what a person wishes by a spec."""
+        relay = "" if self._is_own(seen) else seen.relay
+        wish = CallWish(
+            call=self.record.id, relay=relay, terminate=seen.terminate, caller=seen.caller, callee=seen.callee
+        )
+        return wish if wish == _nothing(self.record.id) else replace(wish, generation=seen.generation)
 
 
 class _Budget:
@@ -138,23 +178,23 @@ class CallBook:
             del self._entries[call]
 
     def saw(self, call: str, seen: SeenCall | None, now: float) -> CallWish | None:
-        """Take what the API server has of a call; return the wish in it, if there is a new one."""
+        """Take what the API server has of a call; return the wish in it, if it is another than before."""
         entry = self._entries.get(call)
         if seen is None:
-            self._vanished(call, entry, now)
-            return None
+            return self._vanished(call, entry, now)
         if entry is None:
             if call not in self._stale:  # of an earlier run under our name
                 self._budget(seen.relay_set, now).queues[Verb.DELETE].append((now, call))
             self._stale[call] = seen
             return None
-        known = (entry.wanted_relay, entry.writing_relay)
-        relay = seen.relay if entry.exists and seen.relay not in known else ""
-        terminate = seen.terminate and not entry.terminated
-        entry.terminated = seen.terminate
-        if relay:
-            entry.wanted_relay = relay
-        return CallWish(call=call, relay=relay, terminate=terminate) if relay or terminate else None
+        if not entry.exists or seen.generation < entry.generation:
+            return None
+        entry.generation, entry.spec_relay = seen.generation, seen.relay
+        wish = entry.wish_in(seen)
+        if wish == entry.told:
+            return None
+        entry.told = wish
+        return wish
 
     def next_writes(self, now: float) -> list[Write]:
         """Take from the queues what the budgets allow; each write must be answered by ``done`` or ``failed``."""
@@ -182,8 +222,8 @@ class CallBook:
             waits.append(self._young[0][0])
         return min(waits, default=None)
 
-    def done(self, write: Write, now: float) -> None:
-        """Note that a write has come through."""
+    def done(self, write: Write, now: float, *, generation: int = 0) -> None:
+        """Note that a write has come through; ``generation`` is the object's after a CREATE or relocation."""
         entry = self._entries.get(write.call)
         budget = self._budget(write.relay_set, now)
         if write.verb is Verb.DELETE:
@@ -199,8 +239,10 @@ class CallBook:
         budget.objects += not entry.exists
         entry.exists = True
         entry.written = write.record
-        if write.verb is Verb.CREATE or write.relocate:
-            entry.wanted_relay = write.record.relay
+        if write.verb is Verb.CREATE or (write.relocate and write.follow):
+            entry.own_relay, entry.own_generation = write.record.relay, generation
+            if generation >= entry.generation:  # else somebody has written since, and that was seen
+                entry.spec_relay, entry.generation = write.record.relay, generation
         self._consider(entry, now)
 
     def failed(
@@ -282,17 +324,21 @@ class CallBook:
         entry.queued = verb
         self._budget(entry.record.relay_set, now).queues[verb].append((now, entry.record.id))
 
-    def _vanished(self, call: str, entry: _Entry | None, now: float) -> None:
+    def _vanished(self, call: str, entry: _Entry | None, now: float) -> CallWish | None:
+        """An object is gone, and what was wished in it; return that, if anything was."""
         self._stale.pop(call, None)
         if entry is None or not entry.exists or entry.busy:
-            return
+            return None
         entry.exists = False
+        entry.generation = 0
+        told, entry.told = entry.told, _nothing(call)
         entry.written = None
         entry.queued = None
         self._budget(entry.record.relay_set, now).objects -= 1
         policy = self._policies(entry.record.relay_set) or RecordPolicy()
         entry.recreate_at = now + max(policy.after, 1.0)  # whoever deletes all calls shall see them gone first
         self._consider(entry, now)
+        return None if told == entry.told else entry.told
 
     def _take(self, key: str, budget: _Budget, verb: Verb, policy: RecordPolicy, writes: list[Write]) -> None:
         queue = budget.queues[verb]
@@ -308,7 +354,7 @@ class CallBook:
                 writes.append(write)
                 if (entry := self._entries.get(write.call)) is not None and not write.uid:
                     entry.busy, entry.queued = True, None
-                    if verb is Verb.CREATE or write.relocate:
+                    if verb is Verb.CREATE or (write.relocate and write.follow):
                         entry.writing_relay = entry.record.relay
             queue.popleft()
 
@@ -322,15 +368,22 @@ class CallBook:
             return None
         if verb is Verb.DELETE:
             return Write(verb=verb, relay_set=key, call=call, record=None) if entry.exists else None
-        written = entry.written
-        relocate = verb is Verb.UPDATE and (written is None or written.relay != entry.record.relay)
-        return Write(verb=verb, relay_set=key, call=call, record=entry.record, relocate=relocate)
+        written, record = entry.written, entry.record
+        follow = not entry.wish_is_open
+        relocate = verb is Verb.UPDATE and (
+            written is None or written.relay != record.relay or (follow and entry.spec_relay != record.relay)
+        )
+        return Write(verb=verb, relay_set=key, call=call, record=record, relocate=relocate, follow=follow)
 
     def _budget(self, key: str, now: float) -> _Budget:
         budget = self._budgets.get(key)
         if budget is None:
             budget = self._budgets[key] = _Budget(now)
         return budget
+
+
+def _nothing(call: str) -> CallWish:
+    return CallWish(call=call)
 
 
 def _creating(writes: list[Write], key: str) -> int:

@@ -1,8 +1,9 @@
 """Call objects: a view of calls in the API server, and the place where people wish something of them.
 
 A Call's ``spec.relay`` follows the call: it is written at creation, and again after each move together with the label.
-So a value that we did not write is a wish, and the way back to an earlier relay is one too. Deleting an object hangs
-up nobody; it comes back after ``records.after``. Nothing waits for this module: while the API server is away the newest
+So a value that we did not write is a wish, and the way back to an earlier relay is one too. It stands until the call is
+there or somebody takes it back, and the condition Fulfilled tells why it is not so yet. Deleting an object hangs up
+nobody; it comes back after ``records.after``. Nothing waits for this module: while the API server is away the newest
 record of each call waits in memory.
 """
 
@@ -24,7 +25,7 @@ from kedge.api.durations import format_duration
 from kedge.api.names import API_VERSION, RELAY_LABEL, RELAYSET_LABEL, REPLICA_LABEL
 from kedge.base.backoff import Backoff
 from kedge.ports.kube import CALL_KIND, KubeError, KubeUnavailableError, Manifest
-from kedge.ports.ports import CallWish
+from kedge.ports.ports import CallWish, LegWish
 from kedge.ports.records import CallRecord, Condition
 from kedge.relay.model import RecordPolicy
 
@@ -156,7 +157,7 @@ class KubeCallStore:
     async def _carry_out(self, write: Write) -> bool:
         async with self._slots:
             try:
-                await self._send(write)
+                generation = await self._send(write)
             except KubeError as error:
                 if isinstance(error, KubeUnavailableError) or error.is_denied:
                     self._book.failed(write, self._clock())
@@ -164,7 +165,7 @@ class KubeCallStore:
                     return False
                 self._refused(write, error)
             else:
-                self._book.done(write, self._clock())
+                self._book.done(write, self._clock(), generation=generation)
         return True
 
     def _refused(self, write: Write, error: KubeError) -> None:
@@ -178,23 +179,28 @@ class KubeCallStore:
             _log.warning("call %s is not recorded: %s", write.call, error)
         self._book.failed(write, self._clock(), missing=missing, exists=exists, hopeless=hopeless)
 
-    async def _send(self, write: Write) -> None:
+    async def _send(self, write: Write) -> int:
+        """Carry out a write; return the generation of the spec that it left, 0 where it left none."""
         namespace = write.relay_set.partition("/")[0]
         record = write.record
         if record is None:
             await self._client.delete(CALL_KIND, namespace, write.call, uid=write.uid)
             self._conditions.pop(write.call, None)
-            return
+            return 0
+        left: Manifest = {}
         if write.verb is Verb.CREATE:
-            await self._client.create(CALL_KIND, call_manifest(record, self._replica))
+            left = await self._client.create(CALL_KIND, call_manifest(record, self._replica))
         elif write.relocate:
-            patch = {"metadata": {"labels": {RELAY_LABEL: label_value(record.relay)}}, "spec": {"relay": record.relay}}
-            await self._client.patch(CALL_KIND, namespace, write.call, patch)
+            patch: Manifest = {"metadata": {"labels": {RELAY_LABEL: label_value(record.relay)}}}
+            if write.follow:
+                patch["spec"] = {"relay": record.relay}
+            left = await self._client.patch(CALL_KIND, namespace, write.call, patch)
         conditions = conditions_of(record, self._conditions.get(write.call, ()), self._clock())
         self._conditions[write.call] = conditions
         await self._client.patch_status(
             CALL_KIND, namespace, write.call, call_status(record, self._replica, conditions)
         )
+        return int(left.get("metadata", {}).get("generation", 0))
 
 
 def seen_call(manifest: Manifest) -> SeenCall:
@@ -205,7 +211,18 @@ def seen_call(manifest: Manifest) -> SeenCall:
         relay=spec.get("relay", ""),
         terminate=spec.get("state") == "Terminated",
         uid=metadata["uid"],
+        caller=_leg_wish(spec, "caller"),
+        callee=_leg_wish(spec, "callee"),
+        generation=metadata.get("generation", 0),
     )
+
+
+def _leg_wish(spec: Manifest, name: str) -> LegWish:
+    leg = spec.get("legs", {}).get(name, {})
+    return LegWish(
+        transport=leg.get("transport", ""), interface=leg.get("interface", ""), address=leg.get("address", ""),
+        flags=tuple(leg.get("flags", ())),
+    )  # fmt: skip
 
 
 def call_manifest(record: CallRecord, replica: str) -> Manifest:
@@ -265,7 +282,11 @@ def conditions_of(record: CallRecord, before: tuple[Manifest, ...], now: float) 
             "lastTransitionTime": since.get((kind, status)) or _rfc3339(now),
         }
 
-    return condition("Movable", record.movable), condition("Anchored", record.anchored)
+    found = condition("Movable", record.movable), condition("Anchored", record.anchored)
+    wish = record.wish
+    if wish is None or wish.fulfilled is None:
+        return found
+    return *found, condition("Fulfilled", wish.fulfilled) | {"observedGeneration": wish.generation}
 
 
 def _rfc3339(at: float) -> str:

@@ -13,7 +13,8 @@ from aiohttp import web
 from kedge.adapters.admin_http import body_of, problem
 from kedge.relay.model import Intent
 from kedge.relay.plan import PlanKind
-from kedge.runtime.planner import Planner, PlanRequestError
+from kedge.runtime.planner import Planner
+from kedge.runtime.planning import PlanRequestError
 
 _KINDS: Final = {kind.value.lower(): kind for kind in PlanKind}
 _INTENTS: Final = {intent.value.lower(): intent for intent in Intent}

@@ -28,8 +28,8 @@ class Transport(StrEnum):
 class Leg(Model):
     """One side of the call."""
 
-    transport: Transport = Transport.RTP
-    """RTP or SRTP."""
+    transport: Transport | None = None
+    """RTP or SRTP; without it, as the leg is."""
     interface: Annotated[str, StringConstraints(max_length=63)] = ""
     """The relay's interface on this side, where it has several."""
     address: Annotated[str, StringConstraints(max_length=64)] = ""
@@ -38,7 +38,7 @@ class Leg(Model):
         tuple[Annotated[str, StringConstraints(max_length=63)], ...],
         ListType(32),
     ] = ()
-    """Flags that the relay was given for this side."""
+    """Flags that the relay is given for this side."""
 
 
 class Legs(Model):
@@ -147,7 +147,7 @@ class CallStatus(Model):
     last_reanchor: LastReanchor | None = None
     """Its last move."""
     conditions: Conditions = ()
-    """Movable and Anchored, each with a reason."""
+    """Movable, Anchored and, once something is wished, Fulfilled; each with a reason."""
 
 
 class Call(Model):

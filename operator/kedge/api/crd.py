@@ -51,6 +51,7 @@ _CALL_COLUMNS: Final = (
     _column("State", "string", ".status.state", "What the call does."),
     _column("Anchors", "integer", ".status.anchors", "How often the call was re-anchored."),
     _AGE,
+    _column("Wish", "string", '.status.conditions[?(@.type=="Fulfilled")].reason', "What became of a wish.", wide=True),
     _column("Owner", "string", ".status.owner", "The signaling process that holds the call.", wide=True),
     _column("Call-ID", "string", ".status.callId", "The SIP Call-ID on the caller's side.", wide=True),
 )

@@ -13,6 +13,7 @@ from typing import Final
 from kedge.base.address import Address
 from kedge.base.ids import Ids
 from kedge.base.timers import TimerHeap
+from kedge.call.admission import admit
 from kedge.call.bridge import Bridge
 from kedge.call.call import ACTIVE, ENDED, Call, Then, checked
 from kedge.call.endings import Farewell, Unattended
@@ -42,25 +43,9 @@ class B2bua(ServerUser):
     """All calls of one signaling process."""
 
     __slots__ = (
-        "_orphans",
-        "_unattended",
-        "calls",
-        "dialogs",
-        "draining",
-        "failover",
-        "farewells",
-        "fleet",
-        "ids",
-        "mark",
-        "observer",
-        "on_relay",
-        "rng",
-        "routing",
-        "settings",
-        "setups",
-        "sip",
-        "timers",
-    )
+        "_orphans", "_unattended", "calls", "dialogs", "draining", "failover", "farewells", "fleet", "ids", "mark",
+        "observer", "on_relay", "rng", "routing", "settings", "setups", "sip", "timers",
+    )  # fmt: skip
 
     sip: TransactionLayer
     fleet: Fleet
@@ -159,7 +144,7 @@ class B2bua(ServerUser):
         elif self.draining or len(self.calls) >= self.settings.max_calls or not peer.admits_call(now):
             self.reject(tx, request, 503, now, **{"Retry-After": str(round(self.settings.refuse_for))})
         else:
-            Setup.begin(self, tx, request, peer, now)
+            admit(self, tx, request, peer, now)
 
     def _options(self, tx: ServerTransaction, request: Request, now: float) -> None:
         response = self.own_response(request, 503 if self.draining else 200)
@@ -316,12 +301,12 @@ class B2bua(ServerUser):
                 call = self.calls.get(session.split(".")[1])
                 if call is None or call.session != session or call.relay is not relay:
                     self._delete(relay, session, now)
-        self.failover.drain_over(relay)
+        self.failover.reports.drain_over(relay)
         self.failover.relays_changed(now)
 
     def relay_gone(self, relay: Relay) -> None:
         """A relay will not come back."""
-        self.failover.drain_over(relay)
+        self.failover.reports.drain_over(relay)
         for key in [key for key in self._orphans if key[0] == relay.uid]:
             del self._orphans[key]
 
@@ -404,7 +389,7 @@ class B2bua(ServerUser):
         """Ask for a call to be moved to a relay. Return an empty string, or why it cannot be."""
         if not call.alive:
             return "the call has ended"
-        if call.relay is relay:
+        if call.relay is relay and call.move is None:
             return ""
         if relay.relay_set != call.relay_set:
             return f"relay {relay.name} is not of RelaySet {call.relay_set}"

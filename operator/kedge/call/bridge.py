@@ -13,11 +13,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from kedge.base.timers import Timer, TimerTarget
+from kedge.call import late_reinvite
 from kedge.call.endings import Acker
 from kedge.call.passing import pass_headers, passed_lines
+from kedge.call.replacement import Replacement
 from kedge.relay.backend import RelayReply
-from kedge.sip.body import Body, sdp_of
-from kedge.sip.message import Message, Request, Response, make_response
+from kedge.sip.body import Body, sdp_in, sdp_of
+from kedge.sip.message import Request, Response, make_response
 from kedge.sip.sdp import SdpError, parse_sdp
 from kedge.sip.transaction import ClientOwner, ClientTransaction, ServerTransaction
 
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
 _QUEUED_TOO_LONG: Final = 1
 _TARGET_REFRESH: Final = frozenset({"INVITE", "UPDATE"})
-_RELAY_TRIES: Final = 3
 
 
 class Bridge(ClientOwner, TimerTarget):
@@ -37,26 +38,26 @@ class Bridge(ClientOwner, TimerTarget):
 
     __slots__ = (
         "_acker",
-        "_b2bua",
         "_cancelled",
         "_client",
         "_cseq",
         "_exchange",
-        "_late_offer",
-        "_near",
         "_offer",
         "_request",
-        "_sent",
         "_timer",
-        "_tries",
         "_tx",
+        "b2bua",
         "call",
         "far",
+        "late_offer",
+        "near",
+        "replacement",
+        "sent",
     )
 
     def __init__(self, b2bua: B2bua, near: Leg, tx: ServerTransaction, request: Request, offer: Body) -> None:
-        self._b2bua = b2bua
-        self._near = near
+        self.b2bua = b2bua
+        self.near = near
         self.far = near.other
         self.call = near.call
         self._tx = tx
@@ -64,16 +65,16 @@ class Bridge(ClientOwner, TimerTarget):
         self._offer = offer
         self._exchange = request.method == "INVITE" or bool(offer.sdp)
         """Whether it is an offer/answer exchange: then it is the call's only one while it lasts."""
-        self._sent = b""
+        self.sent = b""
         """What the far party was offered, or the near one in a 200 to an INVITE without a description."""
-        self._late_offer = b""
+        self.late_offer = b""
         """What the far party offered in its 200 to an INVITE without a description, until the answer has come."""
         self._client: ClientTransaction | None = None
         self._cseq = 0
         self._acker: Acker | None = None
         """Set once the far party has sent a 2xx to an INVITE."""
         self._timer: Timer | None = None
-        self._tries = 0
+        self.replacement = Replacement(b2bua, near.call)
         self._cancelled = False
 
     # --- the way there ----------------------------------------------------------------------------------------------
@@ -100,7 +101,7 @@ class Bridge(ClientOwner, TimerTarget):
 
     def _open_exchange(self, now: float) -> None:
         """Begin an offer/answer exchange, or wait for one of ours on the other leg."""
-        b2bua, near, call = self._b2bua, self._near, self.call
+        b2bua, near, call = self.b2bua, self.near, self.call
         if near.server is not None:
             # Its own last one is not answered yet (RFC 3261 section 14.2, RFC 3311 section 5.2).
             b2bua.reject(self._tx, self._request, 500, now, **{"Retry-After": str(b2bua.rng.randint(0, 10))})
@@ -124,59 +125,51 @@ class Bridge(ClientOwner, TimerTarget):
     def resume(self, now: float) -> None:
         """Go on if it was waiting: the re-anchoring in its way has ended or the other leg is free."""
         if self._timer is not None and not self._must_wait():
-            self._b2bua.timers.cancel(self._timer)
+            self.b2bua.timers.cancel(self._timer)
             self._timer = None
             self._begin(now)
 
     def on_timer(self, kind: int, now: float) -> None:
         """Our own exchange took too long: the party may try again later (RFC 3261 section 14.2)."""
         self._timer = None
-        self._fail(491, now)
+        self.fail(491, now)
 
     def _begin(self, now: float) -> None:
-        call, near = self.call, self._near
+        call, near = self.call, self.near
         if self._cancelled:
-            self._fail(487, now)
-        elif self._b2bua.failover.is_lost(call) and not self._other_relay(now):
-            self._fail(503, now)
+            self.fail(487, now)
+        elif call.is_lost and not self.other_relay(now):
+            self.fail(503, now)
         elif not self._offer.sdp or call.relay is None:
             self._forward(self._offer.with_sdp(b""), now)
         else:
-            self._b2bua.offer(call, near.tag, self.far.tag, self._offer.sdp, self._offered, now)
+            self.b2bua.offer(call, near.tag, self.far.tag, self._offer.sdp, self._offered, now)
 
-    def _other_relay(self, now: float) -> bool:
+    def other_relay(self, now: float) -> bool:
         """The relay is lost: the party's own exchange brings the call to another one. False where none has room."""
-        b2bua, call = self._b2bua, self.call
-        if self._tries >= _RELAY_TRIES:
-            return False
-        self._tries += 1
-        relay = b2bua.fleet.pick(call.relay_set, avoid=call.relay, zone=call.zone)
-        if relay is None and call.relay is not None and b2bua.failover.is_lost(call):
-            relay = b2bua.fleet.pick(call.relay_set, zone=call.zone)
-        if relay is None:
-            return False
-        b2bua.place(call, relay, now)
-        return True
+        call = self.call
+        same_again = call.relay is not None and call.is_lost
+        return self.replacement.take(now, same_again=same_again)
 
     def _offered(self, reply: RelayReply, now: float) -> None:
         if self.call.bridge is not self:
             return
         if reply.sdp is None:
-            if self._b2bua.failover.is_lost(self.call):
+            if self.call.is_lost:
                 self._begin(now)
             else:
-                self._fail(503, now)
+                self.fail(503, now)
         elif self._cancelled:
             self._restore(now)
-            self._fail(487, now)
+            self.fail(487, now)
         else:
-            self._sent = self.far.origin.stamp(reply.sdp)
-            self._forward(self._offer.with_sdp(self._sent), now)
+            self.sent = self.far.origin.stamp(reply.sdp)
+            self._forward(self._offer.with_sdp(self.sent), now)
 
     def _forward(self, body: tuple[bytes, str], now: float) -> None:
-        b2bua, request, far = self._b2bua, self._request, self.far
+        b2bua, request, far = self.b2bua, self._request, self.far
         branch = b2bua.ids.branch()
-        lines = passed_lines(request, trusted=self._near.peer.trusted and far.peer.trusted)
+        lines = passed_lines(request, trusted=self.near.peer.trusted and far.peer.trusted)
         data = far.dialog.request(request.method, branch, lines, body[0], body[1])
         self._cseq = far.dialog.local_cseq
         self._client = b2bua.sip.send_request(request.method, branch, data, far.dialog.destination, self, now)
@@ -194,34 +187,34 @@ class Bridge(ClientOwner, TimerTarget):
         self._client = None
         invited = response.is_success and tx.method == "INVITE"
         if invited:
-            tx.owner = self._acker = Acker(self._b2bua, self.far, self._cseq)
+            tx.owner = self._acker = Acker(self.b2bua, self.far, self._cseq)
         elif self.far.client is tx:
             self.far.client = None
         if not self.call.alive:
             if invited:
-                self._ack(self.far.local if not self._offer.sdp else b"")
+                self.ack(self.far.local if not self._offer.sdp else b"")
         elif response.is_success:
             self._succeeded(response, now)
         else:
             if self._exchange:
                 self._restore(now)
-            self._respond(response.status, response, now)
+            self.respond(response.status, response, now)
 
     def _succeeded(self, response: Response, now: float) -> None:
         if self._request.method in _TARGET_REFRESH:
             self.far.refresh_target(response)
             self.far.learn_session_timer(response, we_are_uac=True)
         if not self._exchange:
-            self._respond(response.status, response, now)
+            self.respond(response.status, response, now)
             return
         if self._offer.sdp:
             if self._acker is not None:
-                self._ack()
-            self._take_answer(_sdp_in(response), response, now)
+                self.ack()
+            self._take_answer(sdp_in(response), response, now)
         else:
-            self._pass_late_offer(_sdp_in(response), response, now)
+            late_reinvite.pass_on(self, sdp_in(response), response, now)
 
-    def _ack(self, sdp: bytes = b"") -> None:
+    def ack(self, sdp: bytes = b"") -> None:
         """ACK the far party's 2xx: its leg is free again."""
         if self._acker is not None:
             self._acker.ack(sdp)
@@ -232,7 +225,7 @@ class Bridge(ClientOwner, TimerTarget):
         if not answer or call.relay is None:
             self.far.session = ""  # nobody knows what it holds to be in force
             self._restore(now)
-            self._fail(488, now)
+            self.fail(488, now)
             return
 
         def answered(reply: RelayReply, now: float) -> None:
@@ -241,157 +234,67 @@ class Bridge(ClientOwner, TimerTarget):
             if reply.sdp is None:
                 self._answer_elsewhere(answer, response, now)
             else:
-                self._agreed(answer, self._near.origin.stamp(reply.sdp), call.session, response, now)
+                self._agreed(answer, self.near.origin.stamp(reply.sdp), call.session, response, now)
 
-        self._b2bua.answer(call, self._near.tag, self.far.tag, answer, answered, now)
+        self.b2bua.answer(call, self.near.tag, self.far.tag, answer, answered, now)
 
     def _agreed(self, answer: bytes, local: bytes, far_session: str, response: Response, now: float) -> None:
         """Both descriptions are in force; the far party was told those of ``far_session``."""
-        near = self._near
+        near = self.near
         try:
-            self.far.set_in_force(local=self._sent, remote=answer, session=far_session)
+            self.far.set_in_force(local=self.sent, remote=answer, session=far_session)
             near.set_in_force(local=local, remote=self._offer.sdp, session=self.call.session)
         except SdpError:
             self.far.session = ""
-            self._fail(488, now)
+            self.fail(488, now)
             return
-        self._respond(response.status, response, now, local)
+        self.respond(response.status, response, now, local)
 
     def _answer_elsewhere(self, answer: bytes, response: Response, now: float) -> None:
         """The relay was lost between offer and answer: the near one's answer carries another, the far is told after."""
 
         def done(sdp: bytes | None, now: float) -> None:
             if sdp is not None:
-                self._agreed(answer, self._near.origin.stamp(sdp), "", response, now)
+                self._agreed(answer, self.near.origin.stamp(sdp), "", response, now)
                 return
             self.far.session = ""
-            self._fail(503, now)
+            self.fail(503, now)
 
-        self._replay(self._near, self._offer.sdp, answer, done, now)
+        self.replay(self.near, self._offer.sdp, answer, done, now)
 
-    def _replay(
+    def replay(
         self, offerer: Leg, offer: bytes, answer: bytes, done: Callable[[bytes | None, float], None], now: float
     ) -> None:
         """Give both descriptions to another relay; ``done`` gets what it has for the offerer, None if there is none."""
-        call, tag, other = self.call, offerer.tag, offerer.other.tag
-        if not self._other_relay(now):
-            done(None, now)
-            return
-
-        def offered(reply: RelayReply, now: float) -> None:
-            if call.bridge is not self:
-                return
-            if reply.sdp is None:
-                self._replay(offerer, offer, answer, done, now)
-            else:
-                self._b2bua.answer(call, tag, other, answer, answered, now)
-
-        def answered(reply: RelayReply, now: float) -> None:
-            if call.bridge is not self:
-                return
-            if reply.sdp is None:
-                self._replay(offerer, offer, answer, done, now)
-            else:
-                done(reply.sdp, now)
-
-        self._b2bua.offer(call, tag, other, offer, offered, now)
-
-    # --- an INVITE without a description ----------------------------------------------------------------------------
-
-    def _pass_late_offer(self, offer: bytes, response: Response, now: float) -> None:
-        call, near = self.call, self._near
-        if not offer or call.relay is None:
-            self._ack()
-            self._fail(488, now)
-            return
-
-        def offered(reply: RelayReply, now: float) -> None:
-            if call.bridge is not self:
-                return
-            if reply.sdp is not None:
-                self._late_offer = offer
-                self._sent = near.origin.stamp(reply.sdp)
-                self._respond(response.status, response, now, self._sent)
-            elif self._other_relay(now):
-                self._pass_late_offer(offer, response, now)
-            else:
-                self._answer_late_offer_with_old(offer)
-                self._fail(503, now)
-
-        self._b2bua.offer(call, self.far.tag, near.tag, offer, offered, now)
-
-    def _answer_late_offer_with_old(self, offer: bytes) -> None:
-        """The far party's offer must be answered all the same: with what was in force; it is put right after."""
-        far = self.far
-        self._ack(far.local)
-        try:
-            far.set_in_force(local=far.local, remote=offer, session="")
-        except SdpError:
-            far.session = ""
+        call, other = self.call, offerer.other.tag
+        self.replacement.replay(
+            (offerer.tag, other, offer), (other, answer), self.other_relay, lambda: call.bridge is self, done, now
+        )
 
     def acked(self, request: Request, now: float) -> None:
         """The party has ACKed our 2xx."""
-        self._b2bua.sip.stop_2xx(self._tx, now)
-        if self._near.awaiting_ack is not self:
+        self.b2bua.sip.stop_2xx(self._tx, now)
+        if self.near.awaiting_ack is not self:
             return
         if self._offer.sdp:
-            self._close(now)
-        elif self._late_offer:
-            self._take_late_answer(_sdp_in(request), now)
-
-    def _take_late_answer(self, answer: bytes, now: float) -> None:
-        call, near, far = self.call, self._near, self.far
-        offer, self._late_offer = self._late_offer, b""
-        if not answer or call.relay is None:
-            self._answer_late_offer_with_old(offer)
-            near.session = ""
-            self._close(now)
-            return
-        told = call.session
-
-        def answered(reply: RelayReply, now: float) -> None:
-            if call.bridge is not self:
-                return
-            if reply.sdp is None:
-                self._replay(far, offer, answer, done, now)
-            else:
-                done(reply.sdp, now)
-
-        def done(sdp: bytes | None, now: float) -> None:
-            if sdp is None:
-                self._answer_late_offer_with_old(offer)
-                near.session = ""
-            else:
-                self._agreed_late(offer, answer, sdp, told)
-            self._close(now)
-
-        self._b2bua.answer(call, far.tag, near.tag, answer, answered, now)
-
-    def _agreed_late(self, offer: bytes, answer: bytes, sdp: bytes, told: str) -> None:
-        """Both descriptions are in force; the near party was told those of session ``told``."""
-        near, far = self._near, self.far
-        local = far.origin.stamp(sdp)
-        self._ack(local)
-        try:
-            far.set_in_force(local=local, remote=offer, session=self.call.session)
-            near.set_in_force(local=self._sent, remote=answer, session=told)
-        except SdpError:
-            near.session = ""
+            self.close(now)
+        elif self.late_offer:
+            late_reinvite.take_answer(self, sdp_in(request), now)
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def _restore(self, now: float) -> None:
         """Give the relay the descriptions in force again: the refused offer has changed them there."""
-        call, near, far = self.call, self._near, self.far
+        call, near, far = self.call, self.near, self.far
         if not self._offer.sdp or call.relay is None or not near.pruned or not far.pruned:
             return
         session = call.session
 
         def offered(reply: RelayReply, now: float) -> None:
             if reply.sdp is not None and call.session == session:
-                self._b2bua.answer(call, near.tag, far.tag, far.pruned, _done, now)
+                self.b2bua.answer(call, near.tag, far.tag, far.pruned, _done, now)
 
-        self._b2bua.offer(call, near.tag, far.tag, near.pruned, offered, now)
+        self.b2bua.offer(call, near.tag, far.tag, near.pruned, offered, now)
 
     def on_timeout(self, tx: ClientTransaction, now: float) -> None:
         """The far party did not answer: RFC 3261 section 14.1 counts that as a failed re-INVITE, not a dead call."""
@@ -403,15 +306,16 @@ class Bridge(ClientOwner, TimerTarget):
         if self.call.alive:
             if self._exchange:
                 self._restore(now)
-            self._fail(408, now)
+            self.fail(408, now)
 
-    def _fail(self, status: int, now: float) -> None:
-        self._b2bua.reject(self._tx, self._request, status, now)
-        self._close(now)
+    def fail(self, status: int, now: float) -> None:
+        """Refuse what was asked, and let others begin."""
+        self.b2bua.reject(self._tx, self._request, status, now)
+        self.close(now)
 
-    def _respond(self, status: int, source: Response, now: float, sdp: bytes = b"") -> None:
+    def respond(self, status: int, source: Response, now: float, sdp: bytes = b"") -> None:
         """Pass a final response to the party that asked; after a 2xx to INVITE the ACK ends the exchange."""
-        near = self._near
+        near = self.near
         response = make_response(self._request, status, source.reason)
         pass_headers(source, response, trusted=near.peer.trusted and self.far.peer.trusted)
         if sdp:
@@ -424,16 +328,16 @@ class Bridge(ClientOwner, TimerTarget):
             near.refresh_target(self._request)
             near.learn_session_timer(response, we_are_uac=False)
             response.add("Contact", near.dialog.contact)
-        self._b2bua.sip.respond(self._tx, response, now)
+        self.b2bua.sip.respond(self._tx, response, now)
         if status < 300 and self._request.method == "INVITE":
             near.awaiting_ack = self
             near.server = None
         elif self._exchange:
-            self._close(now)
+            self.close(now)
 
-    def _close(self, now: float) -> None:
+    def close(self, now: float) -> None:
         """Let others begin."""
-        b2bua, call, near = self._b2bua, self.call, self._near
+        b2bua, call, near = self.b2bua, self.call, self.near
         b2bua.timers.cancel(self._timer)
         self._timer = None
         self._tx.data = None
@@ -448,22 +352,22 @@ class Bridge(ClientOwner, TimerTarget):
         """The party has cancelled its re-INVITE: so is ours, whose final response ends both."""
         self._cancelled = True
         if self._client is not None:
-            self._b2bua.sip.cancel(self._client, now)
+            self.b2bua.sip.cancel(self._client, now)
         elif self._timer is not None:
-            self._fail(487, now)
+            self.fail(487, now)
 
     def no_ack(self, now: float) -> None:
         """The party never ACKed our 2xx (RFC 3261 section 14.2: BYE)."""
         if self.call.alive:
-            self._b2bua.hang_up(self.call, now, reason="No ACK for the 200 to a re-INVITE", cause=408)
+            self.b2bua.hang_up(self.call, now, reason="No ACK for the 200 to a re-INVITE", cause=408)
 
     def call_ended(self, now: float) -> None:
         """The call is over: answer what is still open (RFC 3261 section 15.1.2: 487)."""
-        b2bua, near = self._b2bua, self._near
+        b2bua, near = self.b2bua, self.near
         b2bua.timers.cancel(self._timer)
         self._timer = None
         if self._acker is not None and not self._acker.sent:
-            self._ack(self.far.local)
+            self.ack(self.far.local)
         if near.server is not None:
             b2bua.sip.respond(self._tx, b2bua.own_response(self._request, 487), now)
         else:
@@ -471,14 +375,6 @@ class Bridge(ClientOwner, TimerTarget):
         near.server = near.awaiting_ack = None
         self.call.bridge = None
         self._tx.data = None
-
-
-def _sdp_in(message: Message) -> bytes:
-    """Return the description; one that cannot be found is none."""
-    try:
-        return sdp_of(message).sdp
-    except SdpError:
-        return b""
 
 
 def _done(reply: RelayReply, now: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from kedge.relay.backend import RelayReply, RelayUser
+from kedge.relay.model import RelayState
 from kedge.sip.offer_answer import is_plausible
 
 if TYPE_CHECKING:
@@ -136,6 +137,17 @@ class Call:
     def settled(self) -> bool:
         """Whether no offer/answer exchange is under way on either leg, so that one of ours may begin."""
         return self.bridge is None and not self.caller.busy and not self.callee.busy
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its session is gone: its relay is Down, or another instance answers there."""
+        relay = self.relay
+        return relay is None or relay.state is RelayState.DOWN or relay.instance != self.relay_instance
+
+    @property
+    def is_stranded(self) -> bool:
+        """Whether a party's media goes nowhere: the session is gone, or a leg was not told where the new one is."""
+        return self.is_lost or self.caller.session != self.session or self.callee.session != self.session
 
     def release(self) -> None:
         """Let go of all that knows the call: it is over. Without circles, reference counts free it at once."""

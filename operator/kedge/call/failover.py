@@ -8,157 +8,48 @@ re-INVITEs allow, and as relays can take commands.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from kedge.base.timers import Timer, TimerTarget
+from kedge.call.breaker import Breaker
 from kedge.call.call import ACTIVE, Call
+from kedge.call.move_queue import QUIET, SILENT, URGENT, MoveQueue
+from kedge.call.pacing import Pace
 from kedge.call.reanchor import AGAIN, DIVERGE, MOVED, NO_RELAY, Move
+from kedge.call.reports import DRAIN, FailoverReport, Reports
+from kedge.call.want import Want
 from kedge.relay.model import FailoverPolicy, Intent, RelayState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kedge.call.b2bua import B2bua
-    from kedge.call.routing import Peer
     from kedge.relay.fleet import Relay
 
-DRAIN: Final = "Drain"
-"""The reason of moves off a relay that is to be emptied: they are moot once that is taken back."""
 _PUMP: Final = 1
-_RELEASED: Final = 200
-"""Calls held back by a peer's budget that are looked at in one go."""
-_BURST: Final = 0.05
-"""Seconds of budget that may be spent at once after a pause."""
-_ROUNDING: Final = 1e-6
-"""Tokens that may be missing: what a wait of exactly the right length leaves."""
 _LOOK_AGAIN: Final = 0.25
 """Seconds until calls without a relay that has room are looked at again."""
-
-
-class Budget:
-    """A token bucket of re-INVITEs."""
-
-    __slots__ = ("_at", "_tokens")
-
-    def __init__(self) -> None:
-        self._tokens = 1.0
-        self._at = -1.0
-
-    def wait(self, rate: float, cost: float, now: float) -> float:
-        """Return the seconds until ``cost`` may be spent, 0 for now. ``rate`` is per second."""
-        most = max(rate * _BURST, 2.0)
-        self._tokens = most if self._at < 0 else min(self._tokens + (now - self._at) * rate, most)
-        self._at = now
-        return 0.0 if self._tokens >= cost - _ROUNDING else (cost - self._tokens) / rate
-
-    def spend(self, cost: float) -> None:
-        """Take what ``wait`` has allowed."""
-        self._tokens -= cost
-
-
-class FailoverReport:
-    """What became of one loss of a relay (or its drain)."""
-
-    __slots__ = ("calls", "detected", "failed", "gaps", "last_seen", "moved", "pending", "reason", "relay", "started")
-
-    def __init__(self, relay: Relay, reason: str, last_seen: float, now: float) -> None:
-        self.relay = relay
-        self.reason = reason
-        self.last_seen = last_seen
-        """Seconds: the last sign of life of the relay."""
-        self.detected = now - last_seen if last_seen else 0.0
-        """Seconds from the last sign of life to the verdict."""
-        self.started = now
-        self.calls = 0
-        self.moved = 0
-        self.failed = 0
-        self.pending = 0
-        self.gaps: list[float] = []
-        """Seconds from the last sign of life to the last ACK, of each call moved: media stood still at most so long."""
-
-    def gap(self, quantile: float) -> float:
-        """Return a quantile (0 to 1) of the gaps, in seconds; 0 where there are none."""
-        if not self.gaps:
-            return 0.0
-        ordered = sorted(self.gaps)
-        return ordered[min(len(ordered) - 1, int(quantile * len(ordered)))]
-
-
-class Want:
-    """A wish to move one call."""
-
-    __slots__ = ("call", "credentials_missing", "last_seen", "queued", "reason", "report", "since", "target", "tries")
-
-    def __init__(
-        self, call: Call, reason: str, now: float, target: Relay | None, report: FailoverReport | None
-    ) -> None:
-        self.call = call
-        self.reason = reason
-        self.since = now
-        self.target = target
-        """The relay that somebody asked for, or None for any."""
-        self.report = report
-        self.last_seen = report.last_seen if report is not None else now
-        self.queued = False
-        """Whether it stands in one of the queues."""
-        self.credentials_missing = False
-        """Whether a party asked for credentials (401, 407): that is no fault of the call, which is kept."""
-        self.tries = 0
 
 
 class Failover(TimerTarget):
     """The queue of moves of one signaling process."""
 
     __slots__ = (
-        "_b2bua",
-        "_budget",
-        "_drain_reports",
-        "_paced",
-        "_peer_budgets",
-        "_preparing",
-        "_pumping",
-        "_quiet",
-        "_silent",
-        "_timeouts",
-        "_timer",
-        "_urgent",
-        "_waiting",
-        "wants",
-    )
+        "_b2bua", "_pace", "_preparing", "_pumping", "_queue", "_timer", "breaker", "reports", "wants",
+    )  # fmt: skip
 
     def __init__(self, b2bua: B2bua) -> None:
         self._b2bua = b2bua
         self.wants: dict[str, Want] = {}
-        self._urgent: deque[Want] = deque()
-        self._silent: deque[Want] = deque()
-        """Wants of calls whose session is gone: the longest silent first, as relays are lost one after the other."""
-        self._quiet: deque[Want] = deque()
-        """Wants of calls that have audio: off a relay that drains, say."""
-        self._waiting: deque[Want] = deque()
-        """Wants for which no relay has room, or that are to be tried again a little later."""
-        self._paced: dict[str, deque[Want]] = {}
-        """Wants that a peer's budget holds back, by the peer's name: others overtake them."""
-        self._budget = Budget()
-        self._peer_budgets: dict[str, Budget] = {}
-        self._timeouts: dict[str, int] = {}
-        """Timed-out re-INVITEs of each peer since one was answered."""
+        self.breaker = Breaker()
+        self.reports = Reports(b2bua.observer)
+        self._queue = MoveQueue(self._rank)
+        self._pace = Pace()
         self._preparing = 0
         self._pumping = False
         self._timer: Timer | None = None
-        self._drain_reports: dict[str, FailoverReport] = {}
-        """Of the relays that drain, by uid."""
 
     # --- what is so -------------------------------------------------------------------------------------------------
-
-    def is_lost(self, call: Call) -> bool:
-        """Whether the session of a call is gone: its relay is Down, or another instance answers there."""
-        relay = call.relay
-        return relay is None or relay.state is RelayState.DOWN or relay.instance != call.relay_instance
-
-    def is_stranded(self, call: Call) -> bool:
-        """Whether a party's media goes nowhere: the session is gone, or a leg was not told where the new one is."""
-        return self.is_lost(call) or call.caller.session != call.session or call.callee.session != call.session
 
     def policy_of(self, call: Call) -> FailoverPolicy:
         """Return the failover policy of a call's RelaySet."""
@@ -167,7 +58,7 @@ class Failover(TimerTarget):
 
     def _is_needed(self, want: Want) -> bool:
         call = want.call
-        if self.is_stranded(call):
+        if call.is_stranded:
             return True
         if want.reason == DRAIN and not self._drains(call):
             return False  # the drain was taken back, or the call has left
@@ -206,7 +97,7 @@ class Failover(TimerTarget):
         """``failover.mode: Manual``: say what is so, and move a call only when somebody asks."""
         observer = self._b2bua.observer
         for call in calls:
-            if self.is_lost(call):
+            if call.is_lost:
                 call.anchored_reason = reason
                 call.anchored_message = f"relay {relay.name} is lost, and failover.mode is Manual"
                 observer.call_changed(call, now)
@@ -218,7 +109,7 @@ class Failover(TimerTarget):
 
     def established(self, call: Call, now: float) -> None:
         """A call is up: if its relay was lost or is drained since the INVITE, it is time to move it."""
-        if call.id in self.wants or self.is_stranded(call) or self._drains(call):
+        if call.id in self.wants or call.is_stranded or self._drains(call):
             self._look_at(call, now)
 
     def leg_free(self, call: Call, now: float) -> None:
@@ -232,7 +123,7 @@ class Failover(TimerTarget):
             call.move.resume(now)
         if call.move is not None or call.state != ACTIVE:
             return
-        if call.id in self.wants or self.is_stranded(call):
+        if call.id in self.wants or call.is_stranded:
             self._look_at(call, now)
         else:
             self._anchored(call, now)
@@ -245,17 +136,25 @@ class Failover(TimerTarget):
 
     def _look_at(self, call: Call, now: float) -> None:
         want = self.wants.get(call.id)
-        if want is None and (self.policy_of(call).automatic or not (self.is_lost(call) or self._drains(call))):
-            reason = "RelayDown" if self.is_lost(call) else DRAIN if self._drains(call) else "Unsettled"
+        if want is None and (self.policy_of(call).automatic or not (call.is_lost or self._drains(call))):
+            reason = "RelayDown" if call.is_lost else DRAIN if self._drains(call) else "Unsettled"
             want = self.wants[call.id] = Want(call, reason, now, None, None)
         if want is not None:
-            self._enqueue(want)
+            self._queue.put(want)
             self._pump(now)
 
     def want(self, call: Call, reason: str, now: float, *, target: Relay | None = None) -> None:
         """Ask for one call to be moved."""
         self._want(call, reason, now, target, None)
         self._pump(now)
+
+    def take_back(self, call: Call, now: float) -> None:
+        """Nobody asks any more for a relay of their own choice; what else wants the call moved stands."""
+        want = self.wants.get(call.id)
+        if want is not None:
+            want.target = None
+            self._queue.put(want)
+            self._pump(now)
 
     def carry_out(self, moves: Sequence[tuple[str, str]], reason: str, now: float) -> None:
         """Ask for the moves of a plan: (call id, uid of its relay-to-be). What is gone or rests is left out."""
@@ -267,74 +166,46 @@ class Failover(TimerTarget):
                 continue
             report = None
             if reason == DRAIN and call.relay is not None:
-                report = reports[call.relay.uid] = self._drain_report(call.relay, now)
+                report = reports[call.relay.uid] = self.reports.of_drain(call.relay, now)
                 report.calls += 1
             self._want(call, reason, now, target, report)
         for report in reports.values():
             b2bua.observer.failover_changed(report, now)
         self._pump(now)
 
-    def _drain_report(self, relay: Relay, now: float) -> FailoverReport:
-        """Return the report of a relay's drain, which its plans fill in portions."""
-        report = self._drain_reports.get(relay.uid)
-        if report is None:
-            report = self._drain_reports[relay.uid] = FailoverReport(relay, DRAIN, 0.0, now)
-        return report
-
-    def drain_over(self, relay: Relay) -> None:
-        """A relay serves again, or is gone: its next drain is another one."""
-        self._drain_reports.pop(relay.uid, None)
-
     def _want(self, call: Call, reason: str, now: float, target: Relay | None, report: FailoverReport | None) -> None:
         old = self.wants.get(call.id)
         if old is not None and old.report is not None:
             if report is None:
                 old.target = target
-                self._enqueue(old)
+                self._queue.put(old)
                 return
-            self._close_report_entry(old, now)  # a second loss: it counts there from now on
+            self.reports.counts_elsewhere(old, now)  # a second loss: it counts there from now on
         want = self.wants[call.id] = Want(call, reason, now, target, report)
         if old is not None and old.report is not None:
             want.last_seen = min(want.last_seen, old.last_seen) or want.last_seen
         if report is not None:
             report.pending += 1
-        self._enqueue(want)
+        self._queue.put(want)
         if call.move is not None and report is not None:
             call.move.resume(now)  # what waits there for a leg need not wait any longer: its target is lost
-
-    def _close_report_entry(self, want: Want, now: float) -> None:
-        if want.report is not None:
-            report, want.report = want.report, None
-            report.pending -= 1
-            report.calls -= 1
-            self._b2bua.observer.failover_changed(report, now)
-
-    def _enqueue(self, want: Want) -> None:
-        if not want.queued:
-            want.queued = True
-            self._queue_of(want.call).append(want)
-
-    def _queue_of(self, call: Call) -> deque[Want]:
-        if call.emergency and self.policy_of(call).emergency_first:
-            return self._urgent
-        return self._silent if self.is_lost(call) else self._quiet
 
     def forget(self, call: Call, now: float) -> None:
         """A call has ended: what was wanted of it is moot."""
         want = self.wants.pop(call.id, None)
-        if want is None or want.report is None:
-            return
-        report, want.report = want.report, None
-        report.pending -= 1
-        self._b2bua.observer.failover_changed(report, now)
+        if want is not None:
+            self.reports.moot(want, now)
 
     def relays_changed(self, now: float) -> None:
         """A relay has come or has room again: calls that waited for one are looked at."""
-        waiting, self._waiting = self._waiting, deque()
-        for want in waiting:
-            want.queued = False
-            self._enqueue(want)
+        self._queue.release_waiting()
         self._pump(now)
+
+    def _rank(self, want: Want) -> int:
+        call = want.call
+        if call.emergency and self.policy_of(call).emergency_first:
+            return URGENT
+        return SILENT if call.is_lost else QUIET
 
     # --- pace -------------------------------------------------------------------------------------------------------
 
@@ -345,13 +216,10 @@ class Failover(TimerTarget):
         self._pumping = True
         try:
             limit = self._b2bua.settings.preparing
-            while self._preparing < limit and (queue := self._urgent or self._silent or self._quiet):
-                want = queue.popleft()
-                want.queued = False
+            while self._preparing < limit and (want := self._queue.take()) is not None:
                 delay = self._consider(want, now)
                 if delay > 0:
-                    want.queued = True
-                    queue.appendleft(want)
+                    self._queue.put_back(want)
                     self._wake_in(delay, now)
                     return
         finally:
@@ -374,56 +242,20 @@ class Failover(TimerTarget):
         if target is None:
             self._no_relay(want, now)
             return 0.0
-        delay, peer = self._spend(call, now)
+        delay, peer = self._pace.spend(call, self.policy_of(call), now)
         if not peer:
             if delay <= 0:
                 self._begin(want, target, now)
             return delay
-        self._hold(want, peer, delay, now)
-        return 0.0
-
-    def _spend(self, call: Call, now: float) -> tuple[float, str]:
-        """Spend two re-INVITEs; or return the seconds to wait, and the peer whose budget it is ('' for all of them)."""
-        policy = self.policy_of(call)
-        caller, callee = call.caller.peer.name, call.callee.peer.name
-        cost = 2.0 if caller == callee else 1.0
-        peers = self._peer_budgets
-        for name in (caller, callee):
-            if name not in peers:
-                peers[name] = Budget()
-            delay = peers[name].wait(policy.rate_per_peer, cost, now)
-            if delay > 0:
-                return delay, name
-        delay = self._budget.wait(policy.rate, 2.0, now)
-        if delay > 0:
-            return delay, ""
-        self._budget.spend(2.0)
-        peers[caller].spend(cost)
-        if callee != caller:
-            peers[callee].spend(cost)
-        return 0.0, ""
-
-    def _hold(self, want: Want, peer: str, delay: float, now: float) -> None:
-        want.queued = True
-        self._paced.setdefault(peer, deque()).append(want)
+        self._queue.hold(want, peer)
         self._wake_in(delay, now)
-
-    def _release_paced(self) -> None:
-        """Put forward as many as a peer's budget can have gained, and leave the rest; emergencies come first anyway."""
-        for peer in list(self._paced):
-            held = self._paced[peer]
-            for _ in range(min(len(held), _RELEASED)):
-                want = held.popleft()
-                want.queued = False
-                self._enqueue(want)
-            if not held:
-                del self._paced[peer]
+        return 0.0
 
     def _lose_target(self, want: Want, now: float) -> None:
         """The relay that somebody asked for cannot have the call: any other will do if it must move, else it stays."""
-        if self.is_stranded(want.call):
+        if want.call.is_stranded:
             want.target = None
-            self._enqueue(want)
+            self._queue.put(want)
         else:
             self._done(want, NO_RELAY, now)
 
@@ -432,7 +264,7 @@ class Failover(TimerTarget):
         relay = call.relay
         if want.target is not None:
             return want.target if want.target.free else None
-        lost = self.is_lost(call)
+        lost = call.is_lost
         if relay is not None and not lost and not self._drains(call):
             return relay  # a leg only has to be told where the session is
         # A relay that has restarted gives its ports out again, to other calls than those whose phones still send
@@ -440,7 +272,7 @@ class Failover(TimerTarget):
         target = self._b2bua.fleet.pick(call.relay_set, avoid=relay, zone=call.zone)
         if target is None and lost:
             target = self._b2bua.fleet.pick(call.relay_set, zone=call.zone)
-        if target is None and self.is_stranded(call) and not lost:
+        if target is None and call.is_stranded and not lost:
             target = relay  # it drains, but a leg knows nothing of it yet
         return target
 
@@ -453,18 +285,16 @@ class Failover(TimerTarget):
     def _no_relay(self, want: Want, now: float) -> None:
         """No relay has room. The call waits; if its own is dead, only so long."""
         call = want.call
-        if self.is_stranded(call):
+        if call.is_stranded:
             call.anchored_reason = NO_RELAY
         call.anchored_message = "no relay of the set has room"
-        if self.is_lost(call) and now - want.since > self._b2bua.settings.patience:
+        if call.is_lost and now - want.since > self._b2bua.settings.patience:
             self._unmovable(want, "no relay of the set has room", now)
         else:
             self._later(want, now)
 
     def _later(self, want: Want, now: float) -> None:
-        if not want.queued:
-            want.queued = True
-            self._waiting.append(want)
+        self._queue.later(want)
         self._wake_in(_LOOK_AGAIN, now)
 
     def _wake_in(self, seconds: float, now: float) -> None:
@@ -477,9 +307,9 @@ class Failover(TimerTarget):
     def on_timer(self, kind: int, now: float) -> None:
         """Look again."""
         self._timer = None
-        self._release_paced()
+        self._queue.release_paced()
         self.relays_changed(now)
-        if self._waiting or self._paced:
+        if self._queue.waits:
             self._wake_in(_LOOK_AGAIN, now)
 
     def prepared(self, now: float) -> None:
@@ -493,12 +323,6 @@ class Failover(TimerTarget):
 
     # --- what came of it --------------------------------------------------------------------------------------------
 
-    def count_gap(self, move: Move, now: float) -> None:
-        """Note how long, at most, a moved call was without media."""
-        report = move.want.report
-        if report is not None and move.gap_since:
-            report.gaps.append(now - move.gap_since)
-
     def finished(self, move: Move, result: str, message: str, now: float, *, policy: bool) -> None:
         """A move has ended: the wish is fulfilled, tried again, or given up."""
         want, call = move.want, move.call
@@ -508,7 +332,7 @@ class Failover(TimerTarget):
         if policy and self.wants.get(call.id) is want:
             self._conclude(want, result, message, now)
         elif call.id in self.wants:
-            self._enqueue(self.wants[call.id])
+            self._queue.put(self.wants[call.id])
         if call.bridge is not None:
             call.bridge.resume(now)
         self._pump(now)
@@ -522,43 +346,44 @@ class Failover(TimerTarget):
                 self._done(want, result, now)
         elif result in (AGAIN, NO_RELAY) or self._peer_in_trouble(call):
             self._retry(want, message, now)
-        elif self.is_stranded(call):
+        elif call.is_stranded:
             self._unmovable(want, message, now)
         else:
             self._give_up(want, message, now)
 
     def _peer_in_trouble(self, call: Call) -> bool:
-        return self.breaker_open(call.caller.peer) or self.breaker_open(call.callee.peer)
+        limit = self._b2bua.settings.breaker_count
+        return self.breaker.is_open(call.caller.peer, limit) or self.breaker.is_open(call.callee.peer, limit)
 
     def _retry(self, want: Want, message: str, now: float) -> None:
         call = want.call
-        if not self.is_stranded(call) and want.tries > self.policy_of(call).retries + 1:
+        if not call.is_stranded and want.tries > self.policy_of(call).retries + 1:
             self._give_up(want, message, now)
         elif now - want.since > self._b2bua.settings.patience:
             self._unmovable(want, message, now)
         elif want.tries > 1:
             self._later(want, now)
         else:
-            self._enqueue(want)
+            self._queue.put(want)
 
     def _done(self, want: Want, result: str, now: float) -> None:
         self.wants.pop(want.call.id, None)
-        if not self.is_stranded(want.call):
+        if not want.call.is_stranded:
             self._anchored(want.call, now)
-        self._report(want, now, moved=result in (MOVED, DIVERGE))
+        self.reports.decided(want, now, moved=result in (MOVED, DIVERGE))
 
     def _give_up(self, want: Want, message: str, now: float) -> None:
         """The call stays where it is, with audio: its relay lives."""
         call = want.call
         self.wants.pop(call.id, None)
-        self._report(want, now, moved=False)
+        self.reports.decided(want, now, moved=False)
         self._event(call, "CallNotMoved", f"stays on relay {call.relay.name if call.relay else ''}: {message}")
 
     def _unmovable(self, want: Want, message: str, now: float) -> None:
         """A party's media goes nowhere, and that cannot be helped: the policy decides, if the fault is the call's."""
         call, b2bua = want.call, self._b2bua
         self.wants.pop(call.id, None)
-        self._report(want, now, moved=False)
+        self.reports.decided(want, now, moved=False)
         keep = not self.policy_of(call).hang_up_unmovable or self._peer_in_trouble(call) or want.credentials_missing
         self._event(call, "CallNotMoved", f"{'kept without media' if keep else 'hung up'}: {message}")
         if not keep:
@@ -569,29 +394,3 @@ class Failover(TimerTarget):
             warning=True, reason=reason, message=f"call {call.id} {message}", relay_set=call.relay_set,
             relay=call.relay.name if call.relay is not None else "", call=call.id,
         )  # fmt: skip
-
-    def _report(self, want: Want, now: float, *, moved: bool) -> None:
-        report = want.report
-        if report is None:
-            return
-        want.report = None
-        report.pending -= 1
-        if moved:
-            report.moved += 1
-        else:
-            report.failed += 1
-        self._b2bua.observer.failover_changed(report, now)
-
-    # --- the breaker ------------------------------------------------------------------------------------------------
-
-    def answered(self, peer: Peer) -> None:
-        """A peer has answered a re-INVITE: it is well."""
-        self._timeouts.pop(peer.name, None)
-
-    def timed_out(self, peer: Peer) -> None:
-        """A re-INVITE to a peer timed out."""
-        self._timeouts[peer.name] = self._timeouts.get(peer.name, 0) + 1
-
-    def breaker_open(self, peer: Peer) -> bool:
-        """Whether so many re-INVITEs in a row timed out that the peer or the network is in trouble, not the calls."""
-        return self._timeouts.get(peer.name, 0) >= self._b2bua.settings.breaker_count

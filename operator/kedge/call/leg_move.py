@@ -181,7 +181,7 @@ class LegMove(ClientOwner, TimerTarget):
 
     def _accepted(self, response: Response, waited_for: bool, now: float) -> None:
         leg, move = self.leg, self._move
-        self._b2bua.failover.answered(leg.peer)
+        self._b2bua.failover.breaker.answered(leg.peer)
         leg.learn_session_timer(response, we_are_uac=True)
         usable = self._take_answer(response)
         if move is None or not waited_for:
@@ -273,7 +273,7 @@ class LegMove(ClientOwner, TimerTarget):
 
     def _silent(self, now: float) -> None:
         """No answer counts as a 408 (RFC 3261 section 12.2.1.2). Should one come all the same, it is taken."""
-        self._b2bua.failover.timed_out(self.leg.peer)
+        self._b2bua.failover.breaker.timed_out(self.leg.peer)
         self.status = 408
         self.state = FAILED
         if self._move is not None:

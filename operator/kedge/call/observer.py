@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kedge.call.call import Call
-    from kedge.call.failover import FailoverReport
+    from kedge.call.reports import FailoverReport
     from kedge.relay.fleet import Relay
 
 

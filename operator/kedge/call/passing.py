@@ -6,11 +6,14 @@ came, unknown headers included.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kedge.call.leg import ALLOW, SUPPORTED
 from kedge.sip.headers import split_commas
-from kedge.sip.message import Message, Response
+from kedge.sip.message import Message, Request, Response, make_response
+
+if TYPE_CHECKING:
+    from kedge.call.call import Call
 
 OWN_HEADERS: Final = frozenset({
     "Via", "From", "To", "Call-ID", "CSeq", "Contact", "Max-Forwards", "Route", "Record-Route", "Content-Length",
@@ -62,6 +65,20 @@ def hops_left(message: Message, default: int) -> int:
     if not (value.isascii() and value.isdigit()):
         return default
     return min(int(value), 255) - 1 if len(value) < 10 else 254
+
+
+def response_to_caller(call: Call, request: Request, status: int, source: Response | None) -> Response:
+    """Return a response to a caller's INVITE, with what passes of the callee's ``source``."""
+    caller = call.caller
+    reason = source.reason if source is not None else ""
+    response = make_response(request, status, reason, to_tag=caller.dialog.local_tag)
+    for value in request.get_all("Record-Route"):
+        response.add("Record-Route", value)
+    if status < 300:
+        response.add("Contact", caller.dialog.contact)
+    if source is not None:
+        pass_headers(source, response, trusted=caller.peer.trusted and call.callee.peer.trusted)
+    return response
 
 
 def unsupported(message: Message) -> list[str]:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from kedge.call.b2bua import B2bua
-    from kedge.call.failover import Want
+    from kedge.call.want import Want
     from kedge.relay.fleet import Relay
 
     _Replayed: TypeAlias = Callable[[str, tuple[bytes, bytes] | None, str, float], None]
@@ -94,7 +94,7 @@ class Move:
         self.source = call.relay
         if self.source is not None:
             b2bua.fleet.hold(self.source)
-        self.source_lost = b2bua.failover.is_lost(call)
+        self.source_lost = call.is_lost
         """Whether there is nothing to go back to, as far as known when it began."""
         self.gap_since = want.last_seen if self.source_lost else 0.0
         self.target = target
@@ -121,7 +121,7 @@ class Move:
 
         The target was lost, or a party's own exchange has brought the call to yet another relay.
         """
-        return self.call.session != self._session or self._b2bua.failover.is_lost(self.call)
+        return self.call.session != self._session or self.call.is_lost
 
     # --- PREPARING --------------------------------------------------------------------------------------------------
 
@@ -234,7 +234,7 @@ class Move:
         if self._caller.pending or self._callee.pending:
             return
         failed = [part for part in (self._caller, self._callee) if part.state == FAILED]
-        if self.overtaken and (failed or self._b2bua.failover.is_stranded(self.call)):
+        if self.overtaken and (failed or self.call.is_stranded):
             self._finish(AGAIN, "the target was lost meanwhile", now)
         elif failed:
             self._some_failed(failed, now)
@@ -245,7 +245,8 @@ class Move:
 
     def _held_back(self, part: LegMove) -> bool:
         """Whether so many calls of this peer time out that the peer, not the call, must be in trouble."""
-        return part.status == 408 and self._b2bua.failover.breaker_open(part.leg.peer)
+        limit = self._b2bua.settings.breaker_count
+        return part.status == 408 and self._b2bua.failover.breaker.is_open(part.leg.peer, limit)
 
     def _dialog_over(self, part: LegMove, now: float) -> None:
         call, leg = self.call, part.leg
@@ -352,13 +353,13 @@ class Move:
             call.rest_until = now + b2bua.settings.rest
         if result in (MOVED, DIVERGE):
             call.anchors += 1
-            b2bua.failover.count_gap(self, now)
+            self.want.count_gap(self.gap_since, now)
         gap = max(0.0, now - self.gap_since) if self.gap_since else 0.0
         call.last_anchor = LastAnchor(
             source=self.source.name if self.source is not None else "", target=self.target.name,
             reason=self.want.reason, result=result, at=now, duration=now - self.started, gap=gap,
         )  # fmt: skip
-        if result == DIVERGE or b2bua.failover.is_stranded(call):
+        if result == DIVERGE or call.is_stranded:
             call.anchored_reason = result
         else:
             call.anchored_reason = "Settled"  # also where it stays on a relay that it was to leave

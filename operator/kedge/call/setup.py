@@ -2,10 +2,9 @@
 
     INVITE -> offer at a relay -> INVITE to the next hop -> 18x, answers at the relay -> 200 to the caller -> ACK
 
-A late offer (INVITE without a description) goes the other way round: the callee's 200 holds the offer, and the
-caller's ACK the answer. A relay that fails before the callee was asked is replaced without anyone noticing; one that
-is lost later makes the call move as soon as the caller has ACKed, as the description that the callee holds cannot be
-changed before (RFC 6337 section 3.1).
+A late offer goes the other way round (``late_setup``). A relay that fails before the callee was asked is replaced
+without anyone noticing; one that is lost later makes the call move as soon as the caller has ACKed, as the description
+that the callee holds cannot be changed before (RFC 6337 section 3.1).
 """
 
 from __future__ import annotations
@@ -15,28 +14,26 @@ from typing import TYPE_CHECKING, Final
 
 from kedge.base.address import Address
 from kedge.base.timers import Timer, TimerTarget
+from kedge.call import late_setup
 from kedge.call.call import CALLEE_TAG, CALLER_TAG, Call
 from kedge.call.endings import Acker, Leftover
 from kedge.call.leg import ALLOW, Leg
-from kedge.call.legs import callee_leg, caller_leg
-from kedge.call.passing import pass_headers, passed_lines
+from kedge.call.legs import confirm_callee, invitation, next_callee
+from kedge.call.passing import response_to_caller
+from kedge.call.replacement import Replacement
 from kedge.call.routing import Peer, Route
 from kedge.relay.backend import RelayReply
-from kedge.sip.body import Body, sdp_of
-from kedge.sip.errors import ParseError
-from kedge.sip.headers import parse_name_addr
-from kedge.sip.message import Message, Request, Response, make_response
-from kedge.sip.sdp import SdpError, parse_sdp
+from kedge.sip.body import Body, sdp_in
+from kedge.sip.message import Request, Response, make_response
+from kedge.sip.sdp import SdpError
 from kedge.sip.transaction import ClientOwner, ClientTransaction, ServerTransaction
-from kedge.sip.uri import SipUri, parse_uri
+from kedge.sip.uri import SipUri
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kedge.call.b2bua import B2bua
-    from kedge.relay.fleet import Relay
 
-_RELAY_TRIES: Final = 3
 _NO_ANSWER: Final = 1
 _NO_RESPONSE: Final = 2
 
@@ -45,35 +42,16 @@ class Setup(ClientOwner, TimerTarget):
     """Drives one call until it is established or refused."""
 
     __slots__ = (
-        "_acked",
-        "_acker",
-        "_b2bua",
-        "_client",
-        "_early",
-        "_early_sent",
-        "_hop",
-        "_hops",
-        "_leftover",
-        "_offer",
-        "_relay_busy",
-        "_request",
-        "_route",
-        "_routing",
-        "_sent",
-        "_target",
-        "_timer",
-        "_tries",
-        "_tx",
-        "_waiting",
-        "call",
-    )
+        "_acked", "_client", "_early", "_early_sent", "_hops", "_key", "_leftover", "_offer", "_relay_busy", "_request",
+        "_route", "_routing", "_sent", "_target", "_timer", "_tx", "_waiting", "acker", "b2bua", "call", "replacement",
+    )  # fmt: skip
 
     _leftover: Leftover
 
     def __init__(
         self, b2bua: B2bua, call: Call, tx: ServerTransaction, request: Request, route: Route, uri: SipUri, offer: Body
     ) -> None:
-        self._b2bua = b2bua
+        self.b2bua = b2bua
         self.call = call
         self._tx = tx
         self._request = request
@@ -82,13 +60,13 @@ class Setup(ClientOwner, TimerTarget):
         """Peers as they were when the call began: its next hops are of these."""
         self._target = uri
         self._offer = offer
-        self._hops = route.hops(b2bua.rng)
-        self._hop = -1
-        self._tries = 0
+        self._hops = iter(route.hops(b2bua.rng))
+        self._key = (request.call_id, request.from_tag, request.cseq)
+        self.replacement = Replacement(b2bua, call)
         self._sent = b""
         """What the relay made of the offer."""
         self._client: ClientTransaction | None = None
-        self._acker: Acker | None = None
+        self.acker: Acker | None = None
         """Set once the callee has answered."""
         self._early = b""
         """The answer in a 183 that the relay has been given, as the callee wrote it."""
@@ -100,36 +78,13 @@ class Setup(ClientOwner, TimerTarget):
         self._acked = False
         self._timer: Timer | None = None
 
-    # --- admission --------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def begin(cls, b2bua: B2bua, tx: ServerTransaction, request: Request, peer: Peer, now: float) -> None:
-        """Route an INVITE and start its set-up, or refuse it."""
-        try:
-            uri, offer = _read(request)
-        except ParseError:
-            b2bua.reject(tx, request, 400, now)
-            return
-        except SdpError as error:
-            b2bua.reject(tx, request, error.status, now)
-            return
-        route = b2bua.routing.route_for(peer, uri)
-        if route is None:
-            b2bua.reject(tx, request, 404, now)
-            return
-        call = Call(f"call-{b2bua.ids.token()}", route.relay_set, b2bua.mark, now)
-        call.emergency = "urn:service:sos" in request.uri or bool(request.get("Resource-Priority"))
-        call.zone = _zone_of(b2bua, peer, route)
-        call.caller = caller_leg(b2bua, call, tx.source, request, peer)
-        tx.data = call.setup = setup = cls(b2bua, call, tx, request, route, uri, offer)
-        setup._start(now)
-
-    def _start(self, now: float) -> None:
-        b2bua, request = self._b2bua, self._request
+    def start(self, now: float) -> None:
+        """Make the call known, and ask a relay or the callee."""
+        b2bua, request = self.b2bua, self._request
         self.call.caller.peer.count.calls += 1
         b2bua.register(self.call)
         b2bua.dialogs[self.call.caller.dialog.local_tag] = self.call.caller
-        b2bua.setups[(request.call_id, request.from_tag, request.cseq)] = self
+        b2bua.setups[self._key] = self
         b2bua.sip.respond(self._tx, make_response(request, 100), now)
         self._timer = b2bua.timers.schedule(now + b2bua.settings.ring_timeout, self, _NO_ANSWER)
         if self._offer.sdp:
@@ -139,24 +94,15 @@ class Setup(ClientOwner, TimerTarget):
 
     # --- the relay, before the callee is asked ----------------------------------------------------------------------
 
-    def _take_relay(self, now: float) -> Relay | None:
-        """Put the call on another relay than before, if there is one; None where none has room, or tries are over."""
-        b2bua, call = self._b2bua, self.call
-        if self._tries >= _RELAY_TRIES:
-            return None
-        self._tries += 1
-        relay = b2bua.fleet.pick(call.relay_set, avoid=call.relay, zone=call.zone)
-        if relay is None and call.relay is not None:
-            relay = b2bua.fleet.pick(call.relay_set, zone=call.zone)
-        if relay is not None:
-            b2bua.place(call, relay, now)
-        return relay
+    def take_relay(self, now: float) -> bool:
+        """Put the call on another relay than before, if there is one; False where none has room, or tries are over."""
+        return self.replacement.take(now, same_again=self.call.relay is not None)
 
     def _offer_at_relay(self, now: float) -> None:
-        if self._take_relay(now) is None:
+        if not self.take_relay(now):
             self._refuse(503, now)
             return
-        self._b2bua.offer(self.call, CALLER_TAG, "", self._offer.sdp, self._offered, now)
+        self.b2bua.offer(self.call, CALLER_TAG, "", self._offer.sdp, self._offered, now)
 
     def _offered(self, reply: RelayReply, now: float) -> None:
         if reply.sdp is None:
@@ -170,9 +116,7 @@ class Setup(ClientOwner, TimerTarget):
 
     def _next_hop(self, now: float) -> bool:
         """Send the INVITE to the next hop that may have it; False where there is none left."""
-        while self._hop + 1 < len(self._hops):
-            self._hop += 1
-            destination = self._hops[self._hop]
+        for destination in self._hops:
             peer = self._routing.peer_of(destination)
             if peer is not None and not peer.full:
                 self._send_invite(self._new_callee(peer, destination), now)
@@ -180,33 +124,21 @@ class Setup(ClientOwner, TimerTarget):
         return False
 
     def _new_callee(self, peer: Peer, destination: Address) -> Leg:
-        b2bua, call = self._b2bua, self.call
-        previous: Leg | None = getattr(call, "callee", None)
-        if previous is not None:
-            b2bua.dialogs.pop(previous.dialog.local_tag, None)
-            previous.peer.count.calls -= 1
-        leg = call.callee = callee_leg(b2bua, call, self._request, peer, destination, self._target)
-        peer.count.calls += 1
-        b2bua.dialogs[leg.dialog.local_tag] = leg
-        self._leftover = Leftover(b2bua, leg)
+        leg = next_callee(self.b2bua, self.call, self._request, peer, destination, self._target)
+        self._leftover = Leftover(self.b2bua, leg)
         self._early = self._early_sent = b""  # another party's
         return leg
 
     def _send_invite(self, leg: Leg, now: float) -> None:
-        b2bua = self._b2bua
-        branch = b2bua.ids.branch()
-        lines = passed_lines(self._request, trusted=self.call.caller.peer.trusted and leg.peer.trusted)
-        sdp = leg.origin.stamp(self._sent) if self._sent else b""
-        leg.local, leg.session = sdp, self.call.session
-        body, content_type = self._offer.with_sdp(sdp)
-        data = leg.dialog.request("INVITE", branch, lines, body, content_type)
+        b2bua = self.b2bua
+        leg.session = self.call.session
+        branch, data = invitation(b2bua, leg, self._request, self._offer, self._sent)
         self._client = leg.client = b2bua.sip.send_request("INVITE", branch, data, leg.dialog.destination, self, now)
         self._wait_until(now + self._route.response_timeout, _NO_RESPONSE)
 
     def _wait_until(self, at: float, kind: int) -> None:
-        timers = self._b2bua.timers
-        timers.cancel(self._timer)
-        self._timer = timers.schedule(at, self, kind)
+        self.b2bua.timers.cancel(self._timer)
+        self._timer = self.b2bua.timers.schedule(at, self, kind)
 
     def on_timer(self, kind: int, now: float) -> None:
         """No response in time: the next hop. No answer in time: give up."""
@@ -234,14 +166,14 @@ class Setup(ClientOwner, TimerTarget):
         client, self._client = self._client, None
         if client is not None:
             client.owner = self._leftover
-            self._b2bua.sip.cancel(client, now)
+            self.b2bua.sip.cancel(client, now)
 
     # --- responses --------------------------------------------------------------------------------------------------
 
     def on_response(self, tx: ClientTransaction, response: Response, now: float) -> None:
         """Take a response of the callee; one at a time, as the relay may have to be asked about each."""
-        if self._acker is not None:
-            self._acker.on_response(tx, response, now)
+        if self.acker is not None:
+            self.acker.on_response(tx, response, now)
         elif tx is not self._client or not self.call.alive:
             self._leftover.on_response(tx, response, now)
         elif self._relay_busy:
@@ -261,12 +193,12 @@ class Setup(ClientOwner, TimerTarget):
 
     def _provisional(self, response: Response, now: float) -> None:
         if self._timer is not None and self._timer.kind == _NO_RESPONSE:
-            self._wait_until(max(now, self.call.started + self._b2bua.settings.ring_timeout), _NO_ANSWER)
+            self._wait_until(max(now, self.call.started + self.b2bua.settings.ring_timeout), _NO_ANSWER)
         if response.status == 100:
             return
         if "100rel" in (response.get("Require") or ""):
             return  # we never offered it: such a response cannot be acknowledged (RFC 3262 section 4)
-        answer = _sdp_in(response)
+        answer = sdp_in(response)
         if not answer or not self._offer.sdp:
             self._pass_provisional(response, b"", now)
         elif answer == self._early:
@@ -275,42 +207,30 @@ class Setup(ClientOwner, TimerTarget):
             self._answer_at_relay(answer, response, now)
 
     def _pass_provisional(self, response: Response, sdp: bytes, now: float) -> None:
-        passed = self._response(response.status, response)
+        passed = response_to_caller(self.call, self._request, response.status, response)
         if sdp:
             passed.body = sdp
             passed.set("Content-Type", "application/sdp")
-        self._b2bua.sip.respond(self._tx, passed, now)
+        self.b2bua.sip.respond(self._tx, passed, now)
 
     def _accepted(self, response: Response, now: float) -> None:
-        acker = self._acker = self._confirm_callee(response)
-        self._b2bua.timers.cancel(self._timer)
-        self._tries = 0
-        answer = _sdp_in(response) or self._early
+        acker = self.acker = confirm_callee(self.b2bua, self.call.callee, response)
+        self.b2bua.timers.cancel(self._timer)
+        self.replacement.tries = 0
+        answer = sdp_in(response) or self._early
         if not answer:
             self._fail_answered(488, now)
         elif self._offer.sdp:
             acker.ack()
             self._complete(answer, response, now)
         else:
-            self._late_offer(answer, response, now)
-
-    def _confirm_callee(self, response: Response) -> Acker:
-        leg = self.call.callee
-        dialog = leg.dialog
-        dialog.max_forwards = 70
-        dialog.set_remote_tag(response.to_tag)
-        dialog.learn_routes(response)
-        leg.refresh_target(response)
-        leg.aim()
-        leg.learn_session_timer(response, we_are_uac=True)
-        leg.client = None
-        return Acker(self._b2bua, leg, dialog.local_cseq)
+            late_setup.pass_on(self, answer, response, now)
 
     # --- the relay, after the callee has answered -------------------------------------------------------------------
 
     def _complete(self, answer: bytes, response: Response, now: float) -> None:
         """The callee has answered: tell the relay, and then the caller."""
-        lost = self._b2bua.failover.is_lost(self.call)
+        lost = self.call.is_lost
         if self._early_sent and (lost or answer == self._early):
             self._answer_caller(answer, self._early_sent, self.call.callee.session, response, now)
         elif lost:
@@ -319,13 +239,12 @@ class Setup(ClientOwner, TimerTarget):
             self._answer_at_relay(answer, response, now)
 
     def _answer_at_relay(self, answer: bytes, response: Response, now: float) -> None:
-        call = self.call
         self._relay_busy = True
 
         def answered(reply: RelayReply, now: float) -> None:
             self._answered(answer, response, reply, now)
 
-        self._b2bua.answer(call, CALLER_TAG, CALLEE_TAG, answer, answered, now)
+        self.b2bua.answer(self.call, CALLER_TAG, CALLEE_TAG, answer, answered, now)
 
     def _answered(self, answer: bytes, response: Response, reply: RelayReply, now: float) -> None:
         if reply.sdp is not None:
@@ -346,53 +265,23 @@ class Setup(ClientOwner, TimerTarget):
         The callee still holds the old one's address: it is re-INVITEd after the ACK.
         """
 
-        def done(sdp: bytes, now: float) -> None:
-            caller = self.call.caller
-            self._answer_caller(answer, caller.origin.stamp(sdp), self.call.session, response, now)
+        def done(sdp: bytes | None, now: float) -> None:
+            if sdp is None:
+                self.no_relay(now)
+            else:
+                self._answer_caller(answer, self.call.caller.origin.stamp(sdp), self.call.session, response, now)
 
-        self._replay(CALLER_TAG, self._offer.sdp, CALLEE_TAG, answer, done, now)
+        self.replay(CALLER_TAG, self._offer.sdp, CALLEE_TAG, answer, done, now)
 
-    def _replay(
-        self, offerer: str, offer: bytes, answerer: str, answer: bytes, done: Callable[[bytes, float], None], now: float
-    ) -> None:
-        """Give both descriptions to another relay; ``done`` gets what it has for the offerer."""
-        call = self.call
-        if self._take_relay(now) is None:
-            self._no_relay(now)
-            return
+    def replay(
+        self, offerer: str, offer: bytes, answerer: str, answer: bytes, done: Callable[[bytes | None, float], None],
+        now: float,
+    ) -> None:  # fmt: skip
+        """Give both descriptions to another relay; ``done`` gets what it has for the offerer, None if there is none."""
         self._relay_busy = True
-
-        def offered(reply: RelayReply, now: float) -> None:
-            if reply.sdp is None:
-                self._replay(offerer, offer, answerer, answer, done, now)
-            else:
-                self._b2bua.answer(call, offerer, answerer, answer, answered, now)
-
-        def answered(reply: RelayReply, now: float) -> None:
-            if reply.sdp is None:
-                self._replay(offerer, offer, answerer, answer, done, now)
-            else:
-                done(reply.sdp, now)
-
-        self._b2bua.offer(call, offerer, "", offer, offered, now)
-
-    def _late_offer(self, offer: bytes, response: Response, now: float) -> None:
-        """The callee's 200 holds the offer: it passes the relay to the caller's 200 (RFC 3261 section 13.2.1)."""
-        call = self.call
-        if self._take_relay(now) is None:
-            self._no_relay(now)
-            return
-
-        def offered(reply: RelayReply, now: float) -> None:
-            if reply.sdp is None:
-                self._late_offer(offer, response, now)
-                return
-            call.callee.remote = offer
-            caller = call.caller
-            caller.local, caller.session = caller.origin.stamp(reply.sdp), call.session
-            self._send_ok(caller.local, response, now)
-
-        self._b2bua.offer(call, CALLEE_TAG, "", offer, offered, now)
+        self.replacement.replay(
+            (offerer, "", offer), (answerer, answer), self.take_relay, lambda: self.call.alive, done, now
+        )
 
     def _answer_caller(self, answer: bytes, local: bytes, session: str, response: Response, now: float) -> None:
         caller, callee = self.call.caller, self.call.callee
@@ -402,11 +291,12 @@ class Setup(ClientOwner, TimerTarget):
         except SdpError:
             self._fail_answered(488, now)
             return
-        self._send_ok(local, response, now)
+        self.send_ok(local, response, now)
 
-    def _send_ok(self, sdp: bytes, response: Response, now: float) -> None:
-        b2bua, call = self._b2bua, self.call
-        passed = self._response(response.status, response)
+    def send_ok(self, sdp: bytes, response: Response, now: float) -> None:
+        """Give the caller its 200."""
+        b2bua, call = self.b2bua, self.call
+        passed = response_to_caller(self.call, self._request, response.status, response)
         passed.body = sdp
         passed.set("Content-Type", "application/sdp")
         passed.add("Allow", response.get("Allow") or ALLOW)
@@ -414,15 +304,15 @@ class Setup(ClientOwner, TimerTarget):
         call.answered = now
         self._relay_busy = False
         self._waiting.clear()
-        self._unregister()
+        self.b2bua.setups.pop(self._key, None)
         b2bua.sip.respond(self._tx, passed, now)
         b2bua.observer.setup_ended(call, response.status, now - call.started)
         b2bua.observer.call_changed(call, now)
 
-    def _no_relay(self, now: float) -> None:
+    def no_relay(self, now: float) -> None:
         """No relay takes a call that the callee has answered."""
         if self.call.answered:
-            self._b2bua.hang_up(self.call, now, reason="No media relay has room")
+            self.b2bua.hang_up(self.call, now, reason="No media relay has room")
         else:
             self._fail_answered(503, now)
 
@@ -438,57 +328,20 @@ class Setup(ClientOwner, TimerTarget):
         if self._acked:
             return  # a repeated ACK, while the relay works on the answer in the first one
         self._acked = True
-        self._b2bua.sip.stop_2xx(self._tx, now)
+        self.b2bua.sip.stop_2xx(self._tx, now)
         if self._offer.sdp:
-            self._established(now)
+            self.established(now)
             return
-        answer = _sdp_in(request)
+        answer = sdp_in(request)
         if answer:
-            self._take_late_answer(answer, now)
+            late_setup.take_answer(self, answer, now)
         else:
-            self._b2bua.hang_up(self.call, now, reason="The ACK to an offer in a 200 held no usable answer", cause=488)
+            self.b2bua.hang_up(self.call, now, reason="The ACK to an offer in a 200 held no usable answer", cause=488)
 
-    def _take_late_answer(self, answer: bytes, now: float) -> None:
-        call = self.call
-
-        def answered(reply: RelayReply, now: float) -> None:
-            if reply.sdp is None:
-                self._late_answer_elsewhere(answer, now)
-            else:
-                self._late_answered(answer, call.session, reply.sdp, now)
-
-        if self._b2bua.failover.is_lost(call):
-            self._late_answer_elsewhere(answer, now)
-        else:
-            self._b2bua.answer(call, CALLEE_TAG, CALLER_TAG, answer, answered, now)
-
-    def _late_answer_elsewhere(self, answer: bytes, now: float) -> None:
-        """The relay was lost while the caller thought: the callee's ACK carries another, the caller is told after."""
-        told, self._tries = self.call.caller.session, 0
-
-        def done(sdp: bytes, now: float) -> None:
-            self._late_answered(answer, told, sdp, now)
-
-        self._replay(CALLEE_TAG, self.call.callee.remote, CALLER_TAG, answer, done, now)
-
-    def _late_answered(self, answer: bytes, told: str, sdp: bytes, now: float) -> None:
-        """Both descriptions are known; the caller's is of session ``told``."""
-        b2bua, call = self._b2bua, self.call
-        callee, caller = call.callee, call.caller
-        local = callee.origin.stamp(sdp)
-        try:
-            callee.set_in_force(local=local, remote=callee.remote, session=call.session)
-            caller.set_in_force(local=caller.local, remote=answer, session=told)
-        except SdpError as error:
-            b2bua.hang_up(call, now, reason=str(error), cause=488)
-            return
-        if self._acker is not None:
-            self._acker.ack(local)
-        self._established(now)
-
-    def _established(self, now: float) -> None:
+    def established(self, now: float) -> None:
+        """Both dialogs are confirmed, and both descriptions in force."""
         self._let_go()
-        self._b2bua.established(self.call, now)
+        self.b2bua.established(self.call, now)
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
@@ -499,7 +352,7 @@ class Setup(ClientOwner, TimerTarget):
 
     def give_up(self, status: int, now: float) -> None:
         """End it before the caller was answered: ``status`` to it, CANCEL or BYE to the callee."""
-        if self._acker is not None:
+        if self.acker is not None:
             self._fail_answered(status, now)
         else:
             self._cancel_client(now)
@@ -508,33 +361,33 @@ class Setup(ClientOwner, TimerTarget):
     def no_ack(self, now: float) -> None:
         """The caller never ACKed."""
         self._acked = True  # as far as that goes: the BYE need not wait for it any longer
-        self._b2bua.hang_up(self.call, now, reason="No ACK for the 200", cause=408)
+        self.b2bua.hang_up(self.call, now, reason="No ACK for the 200", cause=408)
 
     def call_ended(self) -> None:
         """A party hung up before all ACKs were there: the callee's 200 still needs one, and its BYE comes after."""
-        self._b2bua.timers.cancel(self._timer)
-        if self._acker is not None and not self._acker.sent:
-            self._acker.ack()
+        self.b2bua.timers.cancel(self._timer)
+        if self.acker is not None and not self.acker.sent:
+            self.acker.ack()
         self._let_go()
 
     def _let_go(self) -> None:
-        if self._client is not None and self._acker is not None:
-            self._client.owner = self._acker
+        if self._client is not None and self.acker is not None:
+            self._client.owner = self.acker
         self._client = None
         self._tx.data = None
 
     def _fail_answered(self, status: int, now: float) -> None:
         """The callee has answered, but the call cannot be: BYE to it, ``status`` to the caller."""
         self.call_ended()
-        self._b2bua.send_bye(self.call.callee.dialog, "", now)
+        self.b2bua.send_bye(self.call.callee.dialog, "", now)
         self._refuse(status, now)
 
     def _refuse(self, status: int, now: float, response: Response | None = None) -> None:
-        b2bua, call = self._b2bua, self.call
+        b2bua, call = self.b2bua, self.call
         b2bua.timers.cancel(self._timer)
-        self._unregister()
+        self.b2bua.setups.pop(self._key, None)
         self._tx.data = None
-        refusal = self._response(status, response)
+        refusal = response_to_caller(self.call, self._request, status, response)
         if response is None:
             b2bua.observer.request_rejected("INVITE", status)
             if b2bua.settings.user_agent:
@@ -544,52 +397,3 @@ class Setup(ClientOwner, TimerTarget):
         b2bua.sip.respond(self._tx, refusal, now)
         b2bua.observer.setup_ended(call, status, now - call.started)
         b2bua.forget(call, now)
-
-    def _unregister(self) -> None:
-        request = self._request
-        self._b2bua.setups.pop((request.call_id, request.from_tag, request.cseq), None)
-
-    def _response(self, status: int, source: Response | None) -> Response:
-        """Return a response to the caller, with what passes of the callee's."""
-        caller = self.call.caller
-        reason = source.reason if source is not None else ""
-        response = make_response(self._request, status, reason, to_tag=caller.dialog.local_tag)
-        for value in self._request.get_all("Record-Route"):
-            response.add("Record-Route", value)
-        if status < 300:
-            response.add("Contact", caller.dialog.contact)
-        if source is not None:
-            pass_headers(source, response, trusted=caller.peer.trusted and self.call.callee.peer.trusted)
-        return response
-
-
-def _zone_of(b2bua: B2bua, peer: Peer, route: Route) -> str:
-    """Return the zone whose relays a call prefers: its caller's peer's, else its first next hop's, else ours."""
-    if peer.zone:
-        return peer.zone
-    callee = b2bua.routing.peer_of(route.next_hops[0])
-    return (callee.zone if callee is not None else "") or b2bua.settings.zone
-
-
-def _read(request: Request) -> tuple[SipUri, Body]:
-    """Return where an INVITE wants to go, and its body; what else will be needed of it is looked at too.
-
-    Raises:
-        ParseError: the Request-URI, From, To or Contact cannot be read.
-        SdpError: the description cannot.
-    """
-    uri = parse_uri(request.uri)
-    for name in ("From", "To", "Contact"):
-        parse_name_addr(request.get(name) or "")
-    offer = sdp_of(request)
-    if offer.sdp:
-        parse_sdp(offer.sdp)
-    return uri, offer
-
-
-def _sdp_in(message: Message) -> bytes:
-    """Return the description; one that cannot be found is none (and in a 200 it fails the call)."""
-    try:
-        return sdp_of(message).sdp
-    except SdpError:
-        return b""

@@ -208,7 +208,7 @@ class SignalingProcess:
         if store is not None:
 
             def wish(one: CallWish) -> None:
-                signaling.post(lambda now: self._note(one, signaling.wish(one, now)))
+                signaling.post(lambda now: self._keep_wish(one, now))
 
             found.append(Beside(name="the store of calls", run=lambda: store.run(wish)))
         found.append(Beside(name="the planner", run=self._planner.run))
@@ -255,6 +255,11 @@ class SignalingProcess:
 
     async def _wish(self, wish: CallWish) -> str:
         return await self._signaling.call(lambda now: self._note(wish, self._signaling.wish(wish, now)))
+
+    def _keep_wish(self, wish: CallWish, now: float) -> None:
+        trouble = self._signaling.keep_wish(wish, now)
+        if wish.terminate:  # of a move, those tell who keep at it
+            self._note(wish, trouble)
 
     def _note(self, wish: CallWish, trouble: str) -> str:
         """Log what became of a wish; on the signaling thread."""

@@ -1,4 +1,4 @@
-"""Kubernetes Events on RelaySets, made of what signaling tells. Pure.
+"""Kubernetes Events on RelaySets and on relay pods, made of what signaling tells. Pure.
 
 The name of an Event is a digest of what it says. So it exists once, however often the operator sees it or is restarted;
 and of replicas that say the same about the same moment, the first one's stands.
@@ -13,10 +13,12 @@ from typing import Final
 
 from kedge.api.convert import relay_set_key
 from kedge.api.relayset import RelaySet
-from kedge.ports.kube import EVENT_KIND, RELAY_SET_KIND, Manifest
+from kedge.ports.kube import EVENT_KIND, POD_KIND, RELAY_SET_KIND, Manifest
 from kedge.ports.records import EventRecord, SignalingSnapshot
 
 REPORTER: Final = "kedge.media/operator"
+_OF_A_RELAY: Final = "Relay"
+"""Reasons of what happens to a relay begin with it: RelayDown, RelayDraining, RelayReady, ..."""
 _OLDEST: Final = 600.0
 """Seconds after which an event is no news: an operator that was away does not tell of last night."""
 _SAME_MOMENT: Final = 10
@@ -25,22 +27,54 @@ _NOTE: Final = 1024
 """Bytes of an Event's note."""
 
 
-def events_of(relay_set: RelaySet, snapshots: Sequence[SignalingSnapshot], now: float) -> dict[str, Manifest]:
-    """Return the Events for a RelaySet by name; ``now`` in unix seconds."""
+def events_of(
+    relay_set: RelaySet, snapshots: Sequence[SignalingSnapshot], now: float, pods: Sequence[Manifest] = ()
+) -> dict[str, Manifest]:
+    """Return the Events for a RelaySet and its relay pods by name; ``now`` in unix seconds."""
     key = relay_set_key(relay_set)
-    told = ((snapshot.replica, one) for snapshot in snapshots for one in snapshot.events)
-    made = (
-        _event(relay_set, replica, one) for replica, one in told if one.relay_set == key and now - one.at <= _OLDEST
-    )
-    return {one["metadata"]["name"]: one for one in made}
+    by_name = {one["metadata"]["name"]: one["metadata"] for one in pods}
+    made: dict[str, Manifest] = {}
+    for snapshot in snapshots:
+        for one in snapshot.events:
+            if one.relay_set != key or now - one.at > _OLDEST:
+                continue
+            regarding = [_of_relay_set(relay_set)]
+            pod = by_name.get(one.relay)
+            if pod is not None and one.reason.startswith(_OF_A_RELAY) and _was_there(pod, one.at):
+                regarding.append(_of_pod(pod))
+            for about in regarding:
+                event = _event(about, snapshot.replica, one)
+                made[event["metadata"]["name"]] = event
+    return made
 
 
-def _event(relay_set: RelaySet, replica: str, record: EventRecord) -> Manifest:
+def _of_relay_set(relay_set: RelaySet) -> Manifest:
     metadata = relay_set.metadata
+    return {
+        "apiVersion": RELAY_SET_KIND.api_version,
+        "kind": RELAY_SET_KIND.kind,
+        "namespace": metadata.namespace,
+        "name": metadata.name,
+        "uid": metadata.uid,
+    }
+
+
+def _of_pod(metadata: Manifest) -> Manifest:
+    names = {name: metadata[name] for name in ("namespace", "name", "uid")}
+    return {"apiVersion": POD_KIND.api_version, "kind": POD_KIND.kind, **names}
+
+
+def _was_there(metadata: Manifest, at: float) -> bool:
+    """Whether it is this pod that was spoken of: another one of its name may be gone."""
+    created = metadata.get("creationTimestamp")
+    return created is None or datetime.fromisoformat(created).timestamp() <= at
+
+
+def _event(about: Manifest, replica: str, record: EventRecord) -> Manifest:
     return {
         "apiVersion": EVENT_KIND.api_version,
         "kind": EVENT_KIND.kind,
-        "metadata": {"name": _name(relay_set, record), "namespace": metadata.namespace},
+        "metadata": {"name": _name(about, record), "namespace": about["namespace"]},
         "eventTime": datetime.fromtimestamp(record.at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         "type": "Warning" if record.warning else "Normal",
         "reason": record.reason[:128],
@@ -48,17 +82,11 @@ def _event(relay_set: RelaySet, replica: str, record: EventRecord) -> Manifest:
         "note": record.message.encode()[:_NOTE].decode(errors="ignore"),
         "reportingController": REPORTER,
         "reportingInstance": replica[:128] or "unknown",
-        "regarding": {
-            "apiVersion": RELAY_SET_KIND.api_version,
-            "kind": RELAY_SET_KIND.kind,
-            "namespace": metadata.namespace,
-            "name": metadata.name,
-            "uid": metadata.uid,
-        },
+        "regarding": about,
     }
 
 
-def _name(relay_set: RelaySet, record: EventRecord) -> str:
+def _name(about: Manifest, record: EventRecord) -> str:
     moment = int(record.at // _SAME_MOMENT)
-    said = f"{relay_set.metadata.uid} {record.reason} {record.relay} {record.call} {record.message} {moment}"
-    return f"{relay_set.metadata.name[:200]}.{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+    said = f"{about['uid']} {record.reason} {record.relay} {record.call} {record.message} {moment}"
+    return f"{about['name'][:200]}.{hashlib.sha256(said.encode()).hexdigest()[:16]}"

@@ -12,29 +12,26 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from pydantic import ValidationError
 
-from kedge.api.convert import label_value
+from kedge.api.convert import relay_set_key
 from kedge.api.relayset import RelaySet
 from kedge.base.backoff import Backoff
 from kedge.controller.events import events_of
-from kedge.controller.external_ips import ExternalIps, addresses_of, waiting_nodes
-from kedge.controller.manifests import ManifestSettings, owned_name, pod_labels
+from kedge.controller.manifests import ManifestSettings
 from kedge.controller.orphans import Orphans, others_than
 from kedge.controller.queue import WorkQueue
-from kedge.controller.reconcile import Observed, Outcome, reconcile
+from kedge.controller.reconcile import Outcome, reconcile
+from kedge.controller.survey import Survey, observe, survey
+from kedge.controller.told import Told, news, numbers
 from kedge.controller.watching import KopfThread, StartWatching, across_loops
 from kedge.ports.kube import (
     CALL_KIND,
-    DEPLOYMENT_KIND,
-    DISRUPTION_BUDGET_KIND,
     EVENT_KIND,
-    NETWORK_POLICY_KIND,
-    NODE_KIND,
     POD_KIND,
     RELAY_SET_KIND,
     KubeApi,
@@ -44,9 +41,7 @@ from kedge.ports.kube import (
     Manifest,
 )
 from kedge.ports.ports import SignalingView
-from kedge.ports.records import SignalingSnapshot
 
-_OWNED: Final = (DEPLOYMENT_KIND, DISRUPTION_BUDGET_KIND, NETWORK_POLICY_KIND)
 _EVENTS_AT_ONCE: Final = 20
 _REMEMBERED_EVENTS: Final = 2000
 _MORE_EVENTS: Final = 5.0
@@ -97,10 +92,14 @@ class Operator:
         self._stopping = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._snapshots: tuple[SignalingSnapshot, ...] = ()
+        self._told = Told()
         self._written: dict[str, float] = {}
         self._looked: dict[str, float] = {}
         self._names: dict[str, str] = {}
+        self._survey: dict[str, Survey] = {}
+        """For a key that waits: what the last resync has found, until something tells of a change."""
+        self._touched: set[str] = set()
+        """Keys that something was told or done of since the resync began: what it finds may be older."""
         self._posted: dict[str, None] = {}
         self._orphans = Orphans()
 
@@ -159,29 +158,39 @@ class Operator:
         """Take a key from kopf's thread."""
         loop = self._loop
         if loop is not None:
-            loop.call_soon_threadsafe(self._add, key, 0.0)
+            loop.call_soon_threadsafe(self._changed, key)
 
-    def _add(self, key: str, delay: float = 0.0) -> None:
-        self._queue.add(self._names.get(key, key), self._monotonic() + delay)
+    def _changed(self, key: str) -> None:
+        key = self._names.get(key, key)
+        self._touch(key)
+        self._put(key)
+
+    def _put(self, key: str, delay: float = 0.0) -> None:
+        self._queue.add(key, self._monotonic() + delay)
         self._wake.set()
+
+    def _touch(self, key: str) -> None:
+        self._touched.add(key)
+        self._survey.pop(key, None)
 
     async def _resync(self) -> None:
         backoff = Backoff(first=1.0, most=self._settings.resync)
         while True:
             try:
-                found = await self._kube.list_objects(RELAY_SET_KIND, self._settings.namespace)
+                self._touched.clear()
+                found = await survey(self._kube, self._settings.namespace)
             except KubeError as error:
                 _log.warning("RelaySets cannot be listed: %s", error)
                 await asyncio.sleep(backoff.next())
                 continue
             backoff.reset()
             await self._remove_orphans()
-            self._resynced([(one["metadata"]["namespace"], one["metadata"]["name"]) for one in found])
+            self._resynced(found)
             await asyncio.sleep(self._settings.resync)
 
     async def _remove_orphans(self) -> None:
         """Delete Call objects of signaling processes that are gone for good; a new pod has a new name."""
-        replicas = tuple(one.replica for one in self._snapshots)
+        replicas = self._told.replicas
         if not replicas:
             return  # nobody answers: that says nothing of anybody
         try:
@@ -192,11 +201,12 @@ class Operator:
         except KubeError as error:
             _log.warning("Call objects of signaling processes that are gone stay for now: %s", error)
 
-    def _resynced(self, found: Sequence[tuple[str, str]]) -> None:
-        keys = {f"{namespace}/{name}" for namespace, name in found}
-        self._names = {f"{namespace}/{label_value(name)}": f"{namespace}/{name}" for namespace, name in found}
-        for key in keys | self._looked.keys():
-            self._add(key)
+    def _resynced(self, found: Survey) -> None:
+        self._names = found.names
+        for key in dict.fromkeys((*found.relay_sets, *self._looked)):
+            if key in found.relay_sets and key not in self._touched:
+                self._survey[key] = found
+            self._put(key)
 
     async def _poll_always(self) -> None:
         while True:
@@ -204,12 +214,13 @@ class Operator:
             await self._poll()
 
     async def _poll(self) -> None:
-        before, self._snapshots = self._snapshots, await self._view.snapshots()
+        before, self._told = self._told, Told(await self._view.snapshots())
         for key, looked in self._looked.items():
-            if _news(key, before) != _news(key, self._snapshots):
-                self._add(key)
-            elif _numbers(key, before) != _numbers(key, self._snapshots):
-                self._add(key, max(0.0, looked + self._settings.status_interval - self._monotonic()))
+            old, new = before.of(key), self._told.of(key)
+            if news(old) != news(new):
+                self._put(key)
+            elif numbers(old) != numbers(new):
+                self._put(key, max(0.0, looked + self._settings.status_interval - self._monotonic()))
 
     # What empties it.
 
@@ -231,20 +242,25 @@ class Operator:
         self._wake.clear()
 
     async def _serve(self, key: str) -> None:
+        found = self._survey.pop(key, None)
         try:
-            again_in = await self._reconcile(key)
+            again_in = await self._reconcile(key, found)
         except KubeError as error:
             delay = self._queue.failed(key, self._monotonic())
             _log.warning("RelaySet %s is looked at again in %.1f s: %s", key, delay, error)
             return
+        finally:
+            self._touch(key)
         self._queue.succeeded(key)
         if again_in is not None:
-            self._add(key, again_in)
+            self._put(key, again_in)
 
-    async def _reconcile(self, key: str) -> float | None:
-        """Look at one RelaySet and do what it needs; return after how many seconds to look again, if so."""
-        namespace, _, name = key.partition("/")
-        manifest = await self._kube.get(RELAY_SET_KIND, namespace, name)
+    async def _reconcile(self, key: str, found: Survey | None) -> float | None:
+        """Look at one RelaySet and do what it needs; return after how many seconds to look again, if so.
+
+        ``found`` is what a resync has found, where nothing has happened to the RelaySet since.
+        """
+        manifest = await self._manifest(key, found)
         if manifest is None or "deletionTimestamp" in manifest["metadata"]:
             self._forget(key)  # what it owned is collected with it
             return None
@@ -254,53 +270,31 @@ class Operator:
             _log.error("RelaySet %s does not fit its schema and is left as it is: %s", key, error)
             return None
         self._looked[key] = self._monotonic()
+        surveyed = found.of(relay_set) if found is not None else None
+        observed = surveyed or await observe(self._kube, relay_set)
         outcome = reconcile(
             relay_set,
-            await self._observe(relay_set),
-            self._snapshots,
+            observed,
+            self._told.of(key),
             self._settings.manifests,
             now=self._clock(),
             written_at=self._written.get(key, float("-inf")),
             status_interval=self._settings.status_interval,
         )
         await self._act(key, outcome)
-        held_back = await self._post_events(relay_set)
+        held_back = await self._post_events(relay_set, observed.pods)
         waits = [one for one in (outcome.again_in, _MORE_EVENTS if held_back else None) if one is not None]
         return min(waits, default=None)
+
+    async def _manifest(self, key: str, found: Survey | None) -> Manifest | None:
+        if found is not None:
+            return found.relay_sets[key]
+        namespace, _, name = key.partition("/")
+        return await self._kube.get(RELAY_SET_KIND, namespace, name)
 
     def _forget(self, key: str) -> None:
         self._written.pop(key, None)
         self._looked.pop(key, None)
-
-    async def _observe(self, relay_set: RelaySet) -> Observed:
-        namespace = relay_set.metadata.namespace or ""
-        owned: dict[Any, list[Manifest]] = {}
-        if relay_set.spec.replicas is not None:
-            name = owned_name(relay_set)
-            lives = await asyncio.gather(*(self._kube.get(kind, namespace, name) for kind in _OWNED))
-            owned = {kind: [live] for kind, live in zip(_OWNED, lives, strict=True) if live is not None}
-        pods = await self._pods(relay_set, namespace)
-        return Observed(owned=owned, pods=pods, external_ips=await self._external_ips(waiting_nodes(relay_set, pods)))
-
-    async def _external_ips(self, names: frozenset[str]) -> ExternalIps:
-        found: dict[str, tuple[str, ...]] = {}
-        for name in sorted(names):
-            try:
-                node = await self._kube.get(NODE_KIND, "", name)
-            except KubeError as error:
-                if not error.is_denied:
-                    raise
-                return ExternalIps({}, denied=True)
-            found[name] = addresses_of(node) if node is not None else ()
-        return ExternalIps(found)
-
-    async def _pods(self, relay_set: RelaySet, namespace: str) -> tuple[Manifest, ...]:
-        spec = relay_set.spec
-        if spec.endpoints:
-            return ()
-        labels = ",".join(f"{key}={value}" for key, value in pod_labels(relay_set).items())
-        selector = labels if spec.selector is None else str(spec.selector)
-        return tuple(await self._kube.list_objects(POD_KIND, namespace, selector))
 
     async def _act(self, key: str, outcome: Outcome) -> None:
         for kind, manifest in outcome.applies:
@@ -328,9 +322,9 @@ class Operator:
             if not error.is_missing and not error.is_conflict:
                 raise
 
-    async def _post_events(self, relay_set: RelaySet) -> bool:
+    async def _post_events(self, relay_set: RelaySet, pods: Sequence[Manifest]) -> bool:
         """Write Events that are not there yet; return whether some were held back."""
-        events = events_of(relay_set, self._snapshots, self._clock())
+        events = events_of(relay_set, self._told.of(relay_set_key(relay_set)), self._clock(), pods)
         news = [event for name, event in events.items() if name not in self._posted]
         for event in news[:_EVENTS_AT_ONCE]:
             try:
@@ -344,27 +338,3 @@ class Operator:
         while len(self._posted) > _REMEMBERED_EVENTS:
             del self._posted[next(iter(self._posted))]
         return len(news) > _EVENTS_AT_ONCE
-
-
-def _news(key: str, snapshots: Sequence[SignalingSnapshot]) -> Hashable:
-    """What of a RelaySet is worth a write at once."""
-    return tuple(
-        (
-            one.replica,
-            tuple(
-                (r.uid, r.state, r.reason, r.message, r.since, r.instance, r.media_ready)
-                for r in one.relays
-                if r.relay_set == key
-            ),
-            tuple(f for f in one.failovers if f.relay_set == key),
-            tuple((e.at, e.reason, e.message) for e in one.events if e.relay_set == key),
-        )
-        for one in sorted(snapshots, key=lambda one: one.replica)
-    )
-
-
-def _numbers(key: str, snapshots: Sequence[SignalingSnapshot]) -> Hashable:
-    """What can wait."""
-    return tuple(tuple((r.uid, r.sessions) for r in one.relays if r.relay_set == key) for one in snapshots), tuple(
-        tuple(sorted(one.counters.items())) for one in snapshots
-    )

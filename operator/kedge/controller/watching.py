@@ -74,8 +74,10 @@ class KopfThread:
         notify: Callable[[str], None],
         login: Callable[[], Awaitable[KubeCredentials]],
         backoff: Backoff | None = None,
+        settings: Callable[[], kopf.OperatorSettings] | None = None,
     ) -> None:
         self._backoff = backoff or Backoff(first=1.0, most=60.0)
+        self._settings = settings or operator_settings
         self._namespace = namespace
         self._notify = notify
         self._login = login
@@ -129,7 +131,7 @@ class KopfThread:
     async def _kopf(self, flag: asyncio.Event) -> None:
         await kopf.operator(
             registry=self._registry(),
-            settings=operator_settings(),
+            settings=self._settings(),
             standalone=True,
             clusterwide=not self._namespace,
             namespaces=[self._namespace] if self._namespace else [],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from kedge.ports.records import CallRecord, SignalingSnapshot
 from kedge.relay.model import InventorySnapshot
@@ -21,14 +21,36 @@ class RelayInventory(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LegWish:
+    """What a person wants of one leg. What is empty is left as it is."""
+
+    transport: str = ""
+    """RTP or SRTP."""
+    interface: str = ""
+    address: str = ""
+    flags: tuple[str, ...] = ()
+
+
+NO_WISH: Final = LegWish()
+"""All is to be left as it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CallWish:
-    """What a person wants of one call. Level-triggered: the same wish again is harmless."""
+    """What a person wants of one call. Level-triggered: the same wish again is harmless.
+
+    The newest one counts: it takes back what the one before asked for beyond it.
+    """
 
     call: str
     """Kedge's name of the call."""
     relay: str = ""
     """Name of the relay that it should be on; empty for no wish."""
     terminate: bool = False
+    caller: LegWish = NO_WISH
+    callee: LegWish = NO_WISH
+    generation: int = 0
+    """The generation of the Call object that it stands in; 0 where it stands in none."""
 
 
 class CallStore(Protocol):
@@ -41,7 +63,10 @@ class CallStore(Protocol):
         """Let the record of an ended call go. Thread-safe, never blocks."""
 
     async def run(self, wish: Callable[[CallWish], None]) -> None:
-        """Write records within the budget, and call ``wish`` (thread-safe) for each that is seen, until cancelled."""
+        """Write records within the budget, and call ``wish`` (thread-safe) for each that is seen, until cancelled.
+
+        A wish that is taken back is told too, as one that wants less, or nothing.
+        """
 
 
 class SignalingView(Protocol):

@@ -45,6 +45,18 @@ class AnchorRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WishRecord:
+    """What became of the wish that stands in a call's object."""
+
+    generation: int
+    """The generation of the object whose wish was looked at."""
+    relay: str = ""
+    """The relay that the call is wanted on and is not on yet; empty where there is nothing left to do."""
+    fulfilled: Condition | None = None
+    """Whether it is so; None where nothing is wished that was not so anyway."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CallRecord:
     """One call, as others may see it. No keys, no SDP."""
 
@@ -75,6 +87,8 @@ class CallRecord:
     emergency: bool = False
     zone: str = ""
     """The zone whose relays it prefers."""
+    wish: WishRecord | None = None
+    """None until somebody has wished something of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

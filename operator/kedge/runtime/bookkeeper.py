@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from kedge.base.address import format_address
 from kedge.call.call import ACTIVE, ENDED, Call
-from kedge.call.failover import DRAIN, FailoverReport
 from kedge.call.observer import Observer
+from kedge.call.reports import DRAIN, FailoverReport
 from kedge.ports.ports import CallStore
 from kedge.ports.records import (
     AnchorRecord,
@@ -27,6 +27,7 @@ from kedge.ports.records import (
     ProgressRecord,
     RelayRecord,
     SignalingSnapshot,
+    WishRecord,
     ZoneRecord,
 )
 from kedge.relay.model import RelayState
@@ -66,6 +67,7 @@ class Bookkeeper(Observer):
         "_store",
         "_thawed_at",
         "_wall",
+        "_wish_of",
         "_zones",
         "replica",
         "stats",
@@ -91,10 +93,13 @@ class Bookkeeper(Observer):
         self._listeners: list[Callable[[EventRecord], None]] = []
         self._frozen_at = self._thawed_at = 0.0
         self._progress: Callable[[], tuple[ProgressRecord, ...]] = tuple
+        self._wish_of: Callable[[str], WishRecord | None] = lambda call: None
 
-    def attach(self, b2bua: B2bua, layer: TransactionLayer, fleet: Fleet) -> None:
-        """Know whose books these are; called once, at start."""
-        self._b2bua, self._layer, self._fleet = b2bua, layer, fleet
+    def attach(
+        self, b2bua: B2bua, layer: TransactionLayer, fleet: Fleet, wish_of: Callable[[str], WishRecord | None]
+    ) -> None:
+        """Know whose books these are, and who knows of wishes for calls; called once, at start."""
+        self._b2bua, self._layer, self._fleet, self._wish_of = b2bua, layer, fleet, wish_of
 
     def on_progress(self, progress: Callable[[], tuple[ProgressRecord, ...]]) -> None:
         """Have ``progress`` asked for how far drains and rebalances are, from any thread."""
@@ -300,6 +305,7 @@ class Bookkeeper(Observer):
             ),
             movable=_MOVABLE if call.state == ACTIVE else _NOT_MOVABLE,
             anchored=Condition(status=good, reason=call.anchored_reason, message=call.anchored_message),
+            wish=self._wish_of(call.id),
         )  # fmt: skip
 
     def _relay_record(self, relay: Relay) -> RelayRecord:

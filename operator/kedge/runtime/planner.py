@@ -15,16 +15,24 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from collections.abc import Set as AbstractSet
-from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from kedge.base.errors import KedgeError
 from kedge.ports.records import CallRecord, CallState, ProgressRecord, RelayRecord
 from kedge.relay.model import InventorySnapshot, RelaySetPolicy
-from kedge.relay.plan import Move, Pace, Plan, PlanCall, PlanKind, PlanRelay, plan_drain, plan_loss, plan_rebalance
+from kedge.relay.plan import Move, Plan, PlanKind
 from kedge.relay.plan_model import RESTING
-from kedge.runtime.steering import Ask, Steering, Task
+from kedge.runtime.planning import (
+    PlanRequestError,
+    is_news,
+    pace_of,
+    picture_of,
+    plan_relay,
+    planned,
+    relay_named,
+    set_named,
+    why_ended,
+)
+from kedge.runtime.steering import Steering, Task
 
 if TYPE_CHECKING:
     from kedge.runtime.bookkeeper import Bookkeeper
@@ -38,8 +46,6 @@ _STEP: Final = 0.02
 """Seconds between two portions of moves."""
 _SETTLE: Final = 2.0
 """Seconds that the relays of a set must have been as they are before load is evened out: more may be on their way."""
-_DRAIN_SHARE: Final = 0.25
-"""The part of the failover's pace that a drain takes: its calls have audio, so that it need not hurry so much."""
 _PLAN_AGAIN: Final = 1.0
 """Seconds after which a drain that is stuck is planned anew although no relay has changed."""
 _STALE: Final = 10.0
@@ -48,14 +54,7 @@ _REST_AGAIN: Final = 5.0
 """Seconds until load that cannot be evened out, as calls are resting, is looked at again."""
 _CLOSING: Final = 5.0
 """Seconds to wait at most for the records of the last moves."""
-_MISSED: Final = 60.0
-"""Seconds before the start of this process in which a wish may have been made that nobody has seen."""
-_SERVING: Final = ("Ready", "Full")
 _NOT_ESTABLISHED: Final = "NotEstablished"
-
-
-class PlanRequestError(KedgeError):
-    """A plan was asked for that cannot be made: no such RelaySet or relay, or its mode forbids it."""
 
 
 class Planner:
@@ -97,7 +96,7 @@ class Planner:
         """Even out the load of a set once for each new value of its annotation."""
         at, before = policy.rebalance_at, self._wishes.get(policy.key)
         self._wishes[policy.key] = at
-        if not at or at == before or (before is None and not self._is_news(at)):
+        if not at or at == before or (before is None and not is_news(at, self._started)):
             return
         try:
             self.rebalance(policy.key)
@@ -105,14 +104,6 @@ class Planner:
             self._books.event(
                 warning=True, reason="RebalanceRefused", relay_set=policy.key, relay="", call="", message=str(error)
             )
-
-    def _is_news(self, at: str) -> bool:
-        """Whether a wish that was there before this process was made while none was running, and not long ago."""
-        try:
-            asked = datetime.fromisoformat(at)
-        except ValueError:
-            return False
-        return asked.tzinfo is not None and asked.timestamp() > self._started - _MISSED
 
     def wake(self) -> None:
         """Look at once; on the planner's loop."""
@@ -129,12 +120,13 @@ class Planner:
         Raises:
             PlanRequestError: the set or relay is not known.
         """
-        found = self._find(relay_set, relay) if relay or kind is not PlanKind.REBALANCE else None
-        key = found.relay_set if found is not None else self._set_named(relay_set)
-        snapshot = self._books.snapshot()
-        relays = [self._relay(one, one.sessions) for one in snapshot.relays if one.relay_set == key]
+        snapshot, found = self._books.snapshot(), None
+        if relay or kind is not PlanKind.REBALANCE:
+            found = relay_named(snapshot.relays, relay_set, relay)
+        key = found.relay_set if found is not None else set_named(self._policies, relay_set)
+        relays = [plan_relay(one, one.sessions) for one in snapshot.relays if one.relay_set == key]
         leaving = [found.uid] if found is not None else []
-        return await asyncio.to_thread(self._planned, kind, key, leaving, relays, snapshot.calls, {})
+        return await asyncio.to_thread(planned, self._policy(key), kind, leaving, relays, snapshot.calls, self._wall())
 
     def rebalance(self, relay_set: str) -> str:
         """Even out the load of a set now; return its key.
@@ -142,7 +134,7 @@ class Planner:
         Raises:
             PlanRequestError: there is no such set, or ``rebalance.mode`` is Disabled.
         """
-        key = self._set_named(relay_set)
+        key = set_named(self._policies, relay_set)
         if not self._policies[key].rebalance.allowed:
             raise PlanRequestError(f"RelaySet {key} has rebalance.mode Disabled")
         steering = self._steering(key)
@@ -152,24 +144,6 @@ class Planner:
             steering.rebalance = Task(PlanKind.REBALANCE, key, None, self._clock(), self._wall())
         self.wake()
         return key
-
-    def _set_named(self, name: str) -> str:
-        keys = [key for key in self._policies if name in (key, key.partition("/")[2]) or not name]
-        if len(keys) != 1:
-            known = ", ".join(sorted(self._policies)) or "none"
-            raise PlanRequestError(f"{'several RelaySets match' if keys else 'there is no RelaySet'} {name!r}: {known}")
-        return keys[0]
-
-    def _find(self, relay_set: str, name: str) -> RelayRecord:
-        relays = self._books.snapshot(calls=False).relays
-        found = [
-            one for one in relays
-            if one.name == name and relay_set in ("", one.relay_set, one.relay_set.partition("/")[2])
-        ]  # fmt: skip
-        if len(found) != 1:
-            known = ", ".join(sorted(one.name for one in relays)) or "none"
-            raise PlanRequestError(f"{'several relays are called' if found else 'there is no relay'} {name!r}: {known}")
-        return found[0]
 
     def _steering(self, key: str) -> Steering:
         if key not in self._sets:
@@ -216,10 +190,11 @@ class Planner:
 
     async def _look_at_set(self, steering: Steering, relays: Sequence[RelayRecord]) -> None:
         now = self._clock()
-        self._note_shape(steering, relays, now)
+        if steering.note_shape(relays, now) and self._policy(steering.key).rebalance.on_scale_out:
+            steering.uneven_at = now
         steering.settle(self._books.record, now)
         leaving = {one.uid: one for one in relays if one.intent == "Drain" and one.state != "Down"}
-        if steering.planned != _picture(relays):
+        if steering.planned != picture_of(relays):
             steering.queue.clear()  # what it was planned for is no more
         self._open_drains(steering, leaving, now)
         await self._plan_drain(steering, relays, leaving)
@@ -229,18 +204,6 @@ class Planner:
         due = steering.uneven_at is not None and now >= max(steering.uneven_at, steering.changed_at + _SETTLE)
         if due and not any(ask.task.kind is PlanKind.DRAIN and ask.tries == 1 for ask in steering.asked.values()):
             await self._plan_rebalance(steering, relays)
-
-    def _note_shape(self, steering: Steering, relays: Sequence[RelayRecord], now: float) -> None:
-        """Note which relays serve. One that is in doubt has neither gone nor, when it is not any more, joined."""
-        known = steering.shape
-        serving = {one.uid for one in relays if one.state in _SERVING and one.intent == "Serve"}
-        doubted = {one.uid for one in relays if one.state == "Suspect" and one.intent == "Serve"}
-        shape = frozenset(serving | (doubted & known if known is not None else set()))
-        if known == shape:
-            return
-        steering.shape, steering.changed_at = shape, now
-        if known is not None and shape - known and self._policy(steering.key).rebalance.on_scale_out:
-            steering.uneven_at = now
 
     # --- drain ------------------------------------------------------------------------------------------------------
 
@@ -259,7 +222,7 @@ class Planner:
             return
         calls = [one for one in self._books.snapshot().calls if one.relay_set == steering.key]
         here = [one for one in calls if one.relay_uid in leaving]
-        picture, now = _picture(relays), self._clock()
+        picture, now = picture_of(relays), self._clock()
         if steering.queue_kind is not PlanKind.DRAIN:
             steering.queue.clear()  # what has to leave goes first
         queued = {move.call for move in steering.queue}
@@ -268,9 +231,9 @@ class Planner:
             sessions = steering.projected(relays, calls)
             for move in steering.queue:
                 sessions[move.target] = sessions.get(move.target, 0) + 1
-            shown = [self._relay(one, sessions[one.uid]) for one in relays]
+            shown = [plan_relay(one, sessions[one.uid]) for one in relays]
             plan = await asyncio.to_thread(
-                self._planned, PlanKind.DRAIN, steering.key, sorted(leaving), shown, fresh, {}
+                planned, self._policy(steering.key), PlanKind.DRAIN, sorted(leaving), shown, fresh, self._wall()
             )
             steering.queue.extend(plan.moves)
             steering.queue_kind, steering.planned = PlanKind.DRAIN, picture
@@ -281,7 +244,7 @@ class Planner:
         self._count_drains(steering, here, leaving)
 
     def _count_drains(self, steering: Steering, here: Sequence[CallRecord], leaving: dict[str, RelayRecord]) -> None:
-        pace = self._pace(steering.key, PlanKind.DRAIN)
+        pace = pace_of(self._policy(steering.key), PlanKind.DRAIN)
         for uid, task in steering.drains.items():
             if uid not in leaving:
                 continue
@@ -291,7 +254,7 @@ class Planner:
             task.calls = task.moved + sum(one.relay_uid == uid for one in here)
             task.to_go = (task.calls - task.moved - len(left)) / pace.calls
             task.message = f"{len(left)} calls cannot leave yet: {left[0].reason}" if left else ""
-            self._overdue(task, [*((one.call, one.reason) for one in left), *_refusing(steering, uid)])
+            self._overdue(task, [*((one.call, one.reason) for one in left), *steering.refusing(uid)])
 
     def _overdue(self, task: Task, stuck: Sequence[tuple[str, str]]) -> None:
         """Once the deadline has passed, calls that cannot be moved get what the set's policy says."""
@@ -313,7 +276,7 @@ class Planner:
                 continue
             if task.closing < 0:
                 task.closing = now
-                task.why = _why_ended(relay)
+                task.why = why_ended(relay)
                 steering.queue = deque(move for move in steering.queue if move.source != uid)
                 steering.plan_again = now
             if not self._still_moving(steering, task) or now - task.closing >= _CLOSING:
@@ -332,7 +295,7 @@ class Planner:
     async def _plan_rebalance(self, steering: Steering, relays: Sequence[RelayRecord]) -> None:
         now = self._clock()
         task = steering.rebalance
-        picture = _picture(relays)
+        picture = picture_of(relays)
         under_way = steering.queue or self._asked(steering)
         if under_way and steering.planned == picture and now < steering.plan_again:
             self._count_rebalance(steering)
@@ -340,10 +303,18 @@ class Planner:
         snapshot = self._books.snapshot()
         calls = [one for one in snapshot.calls if one.relay_set == steering.key]
         sessions = steering.projected(relays, calls)
-        shown = [self._relay(one, sessions[one.uid]) for one in relays]
+        shown = [plan_relay(one, sessions[one.uid]) for one in relays]
         refused = task.refused if task is not None else set()
         plan = await asyncio.to_thread(
-            self._planned, PlanKind.REBALANCE, steering.key, [], shown, calls, dict(steering.asked), refused
+            planned,
+            self._policy(steering.key),
+            PlanKind.REBALANCE,
+            [],
+            shown,
+            calls,
+            self._wall(),
+            asked={call: ask.target for call, ask in steering.asked.items()},
+            refused=refused,
         )
         leaving = {one.uid for one in relays if one.intent == "Drain"}
         steering.queue = deque(move for move in plan.moves if move.source not in leaving)
@@ -365,7 +336,7 @@ class Planner:
         to_go = len(steering.queue) + self._asked(steering)
         task.failed = len(task.refused)
         task.calls = task.moved + task.failed + to_go
-        task.to_go = to_go / self._pace(steering.key, PlanKind.REBALANCE).calls
+        task.to_go = to_go / pace_of(self._policy(steering.key), PlanKind.REBALANCE).calls
 
     def _end_rebalance(self, steering: Steering, plan: Plan, now: float) -> None:
         resting = sum(left.reason == RESTING for left in plan.unmovable)
@@ -377,51 +348,6 @@ class Planner:
                 task.why = f"{resting} calls were moved a short while ago and rest" if waits else "no room, or no leave"
             self._finish(steering, task)
 
-    # --- plan -------------------------------------------------------------------------------------------------------
-
-    def _planned(
-        self,
-        kind: PlanKind,
-        key: str,
-        leaving: Sequence[str],
-        relays: Sequence[PlanRelay],
-        records: Sequence[CallRecord],
-        asked: dict[str, Ask],
-        refused: AbstractSet[str] = frozenset(),
-    ) -> Plan:
-        """Make a plan; on any thread. What was ``asked`` for counts as done, what has ``refused`` stays."""
-        wall = self._wall()
-        zones = self._policy(key).placement.zones
-        calls = [
-            _call(one, one.zone if zones else "", asked.get(one.id), wall, refused)
-            for one in records
-            if one.relay_set == key
-        ]
-        pace = self._pace(key, kind)
-        if kind is PlanKind.DRAIN:
-            return plan_drain(relays, calls, leaving, pace=pace)
-        if kind is PlanKind.LOSS:
-            return plan_loss(relays, calls, leaving, pace=pace)
-        policy = self._policy(key).rebalance
-        return plan_rebalance(relays, calls, imbalance=policy.imbalance, rest=policy.rest, now=wall, pace=pace)
-
-    def _pace(self, key: str, kind: PlanKind) -> Pace:
-        """Return the pace; ``calls`` is what this planner keeps to, and never more than budgets allow."""
-        policy = self._policy(key)
-        rate, per_peer = policy.failover.rate, policy.failover.rate_per_peer
-        calls = _DRAIN_SHARE * min(rate / 2, per_peer)
-        if kind is PlanKind.LOSS:
-            return Pace(rate=rate, rate_per_peer=per_peer)
-        if kind is PlanKind.REBALANCE:
-            calls = min(calls, policy.rebalance.rate)
-        return Pace(rate=rate, rate_per_peer=per_peer, calls=calls)
-
-    def _relay(self, one: RelayRecord, sessions: int) -> PlanRelay:
-        return PlanRelay(
-            uid=one.uid, name=one.name, zone=one.zone, weight=one.weight, capacity=one.capacity, serving=_serves(one),
-            leaving=one.intent == "Drain" or one.state == "Down", sessions=sessions,
-        )  # fmt: skip
-
     # --- act --------------------------------------------------------------------------------------------------------
 
     def _ask(self, steering: Steering) -> None:
@@ -429,7 +355,8 @@ class Planner:
         now = self._clock()
         kind = steering.queue_kind
         relays = {one.uid: one for one in self._books.snapshot(calls=False).relays}
-        allowed = steering.bucket.take(self._pace(steering.key, kind).calls, len(steering.queue), now)
+        pace = pace_of(self._policy(steering.key), kind)
+        allowed = steering.bucket.take(pace.calls, len(steering.queue), now)
         batch: list[tuple[str, str]] = []
         while steering.queue and len(batch) < allowed:
             move = steering.queue.popleft()
@@ -464,39 +391,3 @@ class Planner:
             warning=bool(task.failed), reason=f"{task.kind.value}Done", relay_set=task.key, call="",
             relay=task.relay.name if task.relay is not None else "", message=text,
         )  # fmt: skip
-
-
-def _serves(one: RelayRecord) -> bool:
-    return one.state in _SERVING and one.intent == "Serve"
-
-
-def _picture(relays: Sequence[RelayRecord]) -> frozenset[tuple[str, bool, str]]:
-    """Return what, when it changes, makes a plan worthless: who serves, and who is to leave."""
-    return frozenset((one.uid, _serves(one), one.intent) for one in relays)
-
-
-def _call(one: CallRecord, zone: str, ask: Ask | None, now: float, refused: AbstractSet[str]) -> PlanCall:
-    anchor = one.last_anchor
-    movable, reason = one.movable.status, one.movable.reason
-    if one.id in refused:
-        movable, reason = False, "Refused"
-    return PlanCall(
-        id=one.id, relay=one.relay_uid if ask is None else ask.target, zone=zone, emergency=one.emergency,
-        last_move_at=now if ask is not None else anchor.at if anchor is not None else None, movable=movable,
-        reason=reason, peers=(one.caller_peer, one.callee_peer),
-    )  # fmt: skip
-
-
-def _refusing(steering: Steering, source: str) -> list[tuple[str, str]]:
-    return [
-        (call, f"{ask.tries - 1} tries have failed")
-        for call, ask in steering.asked.items()
-        if ask.source == source and ask.tries > 1
-    ]
-
-
-def _why_ended(relay: RelayRecord | None) -> str:
-    """Return why a drain ends although the relay was not emptied; empty if it was."""
-    if relay is not None and relay.state == "Down":
-        return "the relay was lost"
-    return "it was taken back" if relay is not None and relay.sessions else ""

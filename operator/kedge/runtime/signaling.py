@@ -30,6 +30,7 @@ from kedge.relay.model import Intent, InventorySnapshot, RelayState
 from kedge.relay.ng_client import NgSettings
 from kedge.relay.probing import ProbeSettings
 from kedge.runtime.bookkeeper import Bookkeeper
+from kedge.runtime.wishes import Wishes
 from kedge.sip.timers import TimerSettings
 from kedge.sip.transaction import TransactionLayer
 
@@ -78,6 +79,7 @@ class Signaling(FleetListener):
         self.b2bua: B2bua
         self.fleet: Fleet
         self.layer: TransactionLayer
+        self.wishes: Wishes
 
     # --- start and stop ---------------------------------------------------------------------------------------------
 
@@ -100,7 +102,8 @@ class Signaling(FleetListener):
         )
         self.fleet = Fleet(self._timers, ids, self, rng, self._settings.ng, self._settings.probes)
         self.b2bua.sip, self.b2bua.fleet = self.layer, self.fleet
-        self.bookkeeper.attach(self.b2bua, self.layer, self.fleet)
+        self.wishes = Wishes(self.b2bua, self.fleet, self.bookkeeper.call_changed)
+        self.bookkeeper.attach(self.b2bua, self.layer, self.fleet, self.wishes.record)
         Sweep(self.b2bua).start(self._loop.time())
         self._tick_at = self._loop.time() + _TICK
         self._loop.call_at(self._tick_at, self._tick)
@@ -235,6 +238,7 @@ class Signaling(FleetListener):
         if loop is None:
             return
         now = time.monotonic()
+        self._look_at_wishes(now)
         self.bookkeeper.tick(now, lag=max(0.0, now - self._tick_at))
         self._tick_at = now + _TICK
         loop.call_at(self._tick_at, self._tick)
@@ -346,12 +350,25 @@ class Signaling(FleetListener):
         return self._move(call, wish.relay, now) if wish.relay else ""
 
     def _move(self, call: Call, name: str, now: float) -> str:
+        refusal = self.wishes.refusal(call, name)
+        if refusal is not None:
+            return refusal.message
         relay = self.fleet.find(call.relay_set, name)
-        if relay is None:
-            return f"there is no relay {name} in RelaySet {call.relay_set}"
-        if relay.state is not RelayState.READY:
-            return f"relay {name} is {relay.state.value}: {relay.message}"
-        return self.b2bua.move_to(call, relay, now)
+        return self.b2bua.move_to(call, relay, now) if relay is not None else ""
+
+    def keep_wish(self, wish: CallWish, now: float) -> str:
+        """Take the newest wish of a call's object, on the loop, and keep at it. Return as ``wish`` does."""
+        if wish.terminate:
+            return self.wish(wish, now)
+        self.wishes.put(wish, now)
+        return ""
+
+    def _look_at_wishes(self, now: float) -> None:
+        try:
+            if self.wishes.look(now):
+                self._flush(now)
+        except Exception:  # noqa: BLE001  as for SIP
+            self._fault("a wish")
 
 
 def _settle(future: asyncio.Future[_T], value: _T) -> None:

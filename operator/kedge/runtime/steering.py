@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from kedge.ports.records import CallRecord, CallState, ProgressRecord, RelayRecord
 from kedge.relay.plan import Left, Move, PlanKind
+from kedge.runtime.planning import serves
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,6 +133,19 @@ class Steering:
         ends = [task for task in (self.rebalance, self.finished) if task is not None]
         return [*self.drains.values(), *ends]
 
+    def note_shape(self, relays: Sequence[RelayRecord], now: float) -> bool:
+        """Note which relays serve; return whether one has joined since the last look.
+
+        One that is in doubt has neither gone nor, when it is not any more, joined.
+        """
+        known = self.shape
+        doubted = {one.uid for one in relays if one.state == "Suspect" and one.intent == "Serve"}
+        shape = frozenset({one.uid for one in relays if serves(one)} | (doubted & known if known else set()))
+        if known == shape:
+            return False
+        self.shape, self.changed_at = shape, now
+        return known is not None and bool(shape - known)
+
     def ask(self, task: Task, move: Move, now: float) -> None:
         """Note that a move was asked for."""
         self.asked[move.call] = Ask(task, move, self.tries.get(move.call, 0) + 1, now)
@@ -168,6 +182,14 @@ class Steering:
     def stuck(self, source: str) -> int:
         """Count the calls of a relay that were asked in vain already."""
         return sum(ask.source == source and ask.tries > 1 for ask in self.asked.values())
+
+    def refusing(self, source: str) -> list[tuple[str, str]]:
+        """Return the calls of a relay that were asked in vain already, and why they are still there."""
+        return [
+            (call, f"{ask.tries - 1} tries have failed")
+            for call, ask in self.asked.items()
+            if ask.source == source and ask.tries > 1
+        ]
 
     def projected(self, relays: Sequence[RelayRecord], calls: Iterable[CallRecord]) -> dict[str, int]:
         """Return the sessions of each relay when all that was asked for has come about.

@@ -49,6 +49,14 @@ def sdp_of(message: Message) -> Body:
     return Body(content_type, b"", before=body)
 
 
+def sdp_in(message: Message) -> bytes:
+    """Return the session description; one that cannot be found is none."""
+    try:
+        return sdp_of(message).sdp
+    except SdpError:
+        return b""
+
+
 def _from_multipart(content_type: str, body: bytes) -> Body:
     try:
         boundary = parse_params(content_type.partition(";")[2]).get("boundary")

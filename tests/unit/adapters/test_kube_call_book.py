@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from kedge.adapters.kube_call_book import CallBook, SeenCall, Verb, Write
-from kedge.ports.ports import CallWish
-from kedge.ports.records import CallRecord, CallState
+from kedge.ports.ports import CallWish, LegWish
+from kedge.ports.records import CallRecord, CallState, Condition, WishRecord
 from kedge.relay.model import RecordPolicy
 
 KEY = "media/voice"
@@ -47,8 +47,15 @@ def kinds(writes: list[Write]) -> list[tuple[Verb, str]]:
     return [(one.verb, one.call) for one in writes]
 
 
-def seen(relay: str = "r1", *, terminate: bool = False) -> SeenCall:
-    return SeenCall(relay_set=KEY, relay=relay, terminate=terminate, uid="u1")
+def seen(relay: str = "r1", *, terminate: bool = False, generation: int = 0, callee: str = "") -> SeenCall:
+    legs = LegWish(transport=callee)
+    return SeenCall(relay_set=KEY, relay=relay, terminate=terminate, uid="u1", generation=generation, callee=legs)
+
+
+def looked_at(generation: int, relay: str = "", *, on: str = "r1", done: bool = False) -> CallRecord:
+    """A record that tells what became of a wish."""
+    condition = Condition(status=done, reason="Whatever")
+    return replace(record(relay=on), wish=WishRecord(generation=generation, relay=relay, fulfilled=condition))
 
 
 def test_a_call_is_created_updated_and_deleted() -> None:
@@ -221,7 +228,7 @@ def test_what_we_wrote_is_no_wish_and_what_others_wrote_is_one_once() -> None:
     assert calls.saw("c1", seen("r1"), 1.1) is None
     assert calls.saw("c1", seen("r2"), 2.0) == CallWish(call="c1", relay="r2")
     assert calls.saw("c1", seen("r2"), 3.0) is None
-    assert calls.saw("c1", seen("r2", terminate=True), 4.0) == CallWish(call="c1", terminate=True)
+    assert calls.saw("c1", seen("r2", terminate=True), 4.0) == CallWish(call="c1", relay="r2", terminate=True)
     assert calls.saw("c1", seen("r2", terminate=True), 5.0) is None
 
 
@@ -247,6 +254,102 @@ def test_the_way_back_after_a_move_is_a_wish() -> None:
     write_all(calls, 2.0)
 
     assert calls.saw("c1", seen("r1"), 3.0) == CallWish(call="c1", relay="r1")
+
+
+def created(calls: CallBook) -> None:
+    """Have an object of generation 1."""
+    calls.put(record(), 1.0)
+    (write,) = calls.next_writes(1.0)
+    calls.done(write, 1.0, generation=1)
+
+
+def test_an_open_wish_stays_in_the_spec_while_the_call_moves_elsewhere() -> None:
+    calls = book()
+    created(calls)
+    assert calls.saw("c1", seen("r9", generation=2), 2.0) == CallWish(call="c1", relay="r9", generation=2)
+
+    calls.put(record(relay="r2", anchors=1), 3.0)  # signaling has not seen the wish yet
+    (before,) = write_all(calls, 3.0)
+    calls.put(looked_at(2, "r9", on="r3"), 4.0)
+    (after,) = write_all(calls, 4.0)
+
+    assert [(one.relocate, one.follow) for one in (before, after)] == [(True, False), (True, False)]
+
+
+def test_a_wish_that_was_fulfilled_is_over_and_the_spec_follows_again() -> None:
+    calls = book()
+    created(calls)
+    calls.saw("c1", seen("r2", generation=2), 2.0)
+    calls.put(looked_at(2, on="r2", done=True), 3.0)
+    (arrived,) = calls.next_writes(3.0)
+    calls.done(arrived, 3.0, generation=2)
+    assert calls.saw("c1", seen("r2", generation=2), 3.1) is None
+
+    calls.put(looked_at(2, on="r3"), 4.0)
+    (further,) = calls.next_writes(4.0)
+    calls.done(further, 4.0, generation=3)
+
+    assert (further.relocate, further.follow) == (True, True)
+    assert calls.saw("c1", seen("r3", generation=3), 4.1) == CallWish(call="c1")
+
+
+def test_a_spec_that_is_set_back_takes_the_wish_back_even_while_it_is_open() -> None:
+    calls = book()
+    created(calls)
+    calls.saw("c1", seen("r9", generation=2), 2.0)
+    calls.put(looked_at(2, "r9"), 2.5)
+
+    assert calls.saw("c1", seen("r1", generation=3), 3.0) == CallWish(call="c1", relay="r1", generation=3)
+
+
+def test_our_own_spec_over_a_wish_that_crossed_it_is_no_wish_for_where_it_was() -> None:
+    calls = book()
+    created(calls)
+    calls.put(record(relay="r2", anchors=1), 2.0)
+    (write,) = calls.next_writes(2.0)
+    calls.saw("c1", seen("r9", generation=2), 2.1)
+    calls.done(write, 2.2, generation=3)
+    calls.put(record(relay="r3", anchors=2), 2.3)
+
+    assert calls.saw("c1", seen("r2", generation=3), 2.4) == CallWish(call="c1")
+
+
+def test_what_the_api_server_had_before_our_own_write_is_no_wish() -> None:
+    calls = book()
+    created(calls)
+    calls.put(record(relay="r2", anchors=1), 2.0)
+    (write,) = calls.next_writes(2.0)
+    calls.done(write, 2.1, generation=2)
+
+    assert calls.saw("c1", seen("r1", generation=1), 2.2) is None, "told late"
+
+
+def test_the_same_wish_written_again_is_told_again() -> None:
+    calls = book()
+    created(calls)
+    calls.saw("c1", seen("r9", generation=2), 2.0)
+
+    assert calls.saw("c1", seen("r9", generation=4), 3.0) == CallWish(call="c1", relay="r9", generation=4)
+
+
+def test_a_wish_about_a_leg_is_told_and_holds_nothing_up() -> None:
+    calls = book()
+    created(calls)
+    wish = calls.saw("c1", seen(generation=2, callee="SRTP"), 2.0)
+    calls.put(record(relay="r2", anchors=1), 3.0)
+    (write,) = write_all(calls, 3.0)
+
+    assert wish == CallWish(call="c1", callee=LegWish(transport="SRTP"), generation=2)
+    assert (write.relocate, write.follow) == (True, True)
+
+
+def test_a_wish_ends_with_its_object() -> None:
+    calls = book()
+    created(calls)
+    calls.saw("c1", seen("r9", generation=2), 2.0)
+
+    assert calls.saw("c1", None, 3.0) == CallWish(call="c1")
+    assert kinds(write_all(calls, 20.0)) == [(Verb.CREATE, "c1")]
 
 
 def test_leftovers_are_deleted_by_uid_and_only_once() -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.unit.call.world import CALLEE, CALLER, KEDGE, Talk, World, living_objects
 
 from kedge.base.address import Address
-from kedge.call.failover import Budget
+from kedge.call.pacing import Budget
 from kedge.call.routing import Peer
 from kedge.relay.model import FailoverPolicy, Intent, RelayState
 

@@ -24,14 +24,16 @@ from kedge.base.timers import TimerHeap
 from kedge.call.b2bua import B2bua
 from kedge.call.bridge import Bridge
 from kedge.call.call import Call, LastAnchor
-from kedge.call.failover import FailoverReport, Want
 from kedge.call.leg import Leg
 from kedge.call.leg_move import LegMove
 from kedge.call.observer import Observer
 from kedge.call.reanchor import Move
+from kedge.call.replacement import Replacement
+from kedge.call.reports import FailoverReport
 from kedge.call.routing import Peer, Route, Routing
 from kedge.call.settings import CallSettings
 from kedge.call.setup import Setup
+from kedge.call.want import Want
 from kedge.relay.fleet import Fleet, FleetListener, Relay
 from kedge.relay.model import (
     FailoverPolicy,
@@ -386,10 +388,7 @@ class World(FleetListener):
         living = {name: one for name, one in self.daemons.items() if one.mode == "up"}
         known = {relay.name for relay in self.fleet.relays.values() if relay.state is not RelayState.DOWN}
         assert {name: one.left(set()) for name, one in living.items() if one.left(set()) and name in known} == {}
-        assert not b2bua.failover._silent
-        assert not b2bua.failover._quiet
-        assert not b2bua.failover._urgent
-        assert not b2bua.failover._waiting
+        assert not b2bua.failover._queue
         assert b2bua.failover._preparing == 0
         for report in self.books.reports:
             assert report.pending == 0
@@ -420,7 +419,7 @@ class World(FleetListener):
         """Not of interest here."""
 
 
-_MORTAL = (Call, Leg, Setup, Bridge, Move, LegMove, Want, LastAnchor)
+_MORTAL = (Call, Leg, Setup, Bridge, Replacement, Move, LegMove, Want, LastAnchor)
 
 
 def living_objects() -> Counter[str]:

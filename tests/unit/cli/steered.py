@@ -16,7 +16,8 @@ from kedge.ports.ports import CallWish
 from kedge.ports.records import ProgressRecord, RelayRecord, SignalingSnapshot
 from kedge.relay.model import Intent
 from kedge.relay.plan import Plan, PlanCall, PlanKind, PlanRelay, plan_drain, plan_loss, plan_rebalance
-from kedge.runtime.planner import Planner, PlanRequestError
+from kedge.runtime.planner import Planner
+from kedge.runtime.planning import PlanRequestError
 
 KEY = "default/voice"
 AT_ONCE = 4

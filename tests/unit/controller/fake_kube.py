@@ -19,6 +19,7 @@ class FakeKube:
         self.denied: set[str] = set()
         """Kinds that may not be read."""
         self.asked = 0
+        self.lists = 0
         self._news = asyncio.Event()
         self.closed = False
 
@@ -41,13 +42,17 @@ class FakeKube:
 
     async def list_objects(self, kind: Kind, namespace: str, selector: str = "") -> list[Manifest]:
         self._ask()
-        wanted = dict(term.split("=") for term in selector.split(",") if "=" in term)
+        self.lists += 1
+        terms = [term for term in selector.split(",") if term and " " not in term]
+        wanted = dict(term.split("=") for term in terms if "=" in term)
+        needed = {term for term in terms if "=" not in term}
         return [
             copy.deepcopy(one)
             for (each, place, _), one in self.objects.items()
             if each == kind.kind
             and namespace in ("", place)
             and wanted.items() <= one["metadata"].get("labels", {}).items()
+            and needed <= one["metadata"].get("labels", {}).keys()
         ]
 
     async def create(self, kind: Kind, manifest: Manifest) -> Manifest:

@@ -109,7 +109,9 @@ async def test_a_change_of_state_is_written_at_once_and_an_event_only_once() -> 
 
     live = kube.objects["RelaySet", "media", "voice"]
     assert live["status"]["state"] == "Down"
-    assert len([one for one in kube.writes if one.startswith("create Event")]) == 1
+    assert len([one for one in kube.writes if one.startswith("create Event")]) == 2
+    about = sorted(one["regarding"]["kind"] for (kind, *_), one in kube.objects.items() if kind == "Event")
+    assert about == ["Pod", "RelaySet"], "once on each, though two replicas tell of it"
 
 
 EXTERNAL = {"replicas": 1, "media": {"hostNetwork": True, "advertise": {"type": "NodeExternalIP"}}}
@@ -157,13 +159,13 @@ async def test_an_event_that_is_there_already_is_not_an_error() -> None:
 
     view.now = (snapshot(relay("r1"), events=(event(at=time.time()),)),)
     async with running(kube, view):
-        await kube.until(lambda: any(one.startswith("create Event") for one in kube.writes))
+        await several_looks(kube)
 
     async with running(kube, view) as operator:
         await several_looks(kube)
         assert operator.alive
 
-    assert len([one for one in kube.writes if one.startswith("create Event")]) == 1
+    assert len([one for one in kube.writes if one.startswith("create Event")]) == 2, "on the RelaySet and the pod"
 
 
 async def test_it_outlives_an_api_server_that_is_away_from_the_start() -> None:
@@ -223,3 +225,20 @@ async def test_a_key_that_the_watch_tells_is_looked_at_long_before_the_resync() 
     operator.stop()
     await task
     assert not watches[0].running
+
+
+async def test_a_resync_lists_and_does_not_ask_for_each() -> None:
+    kube, view = FakeKube(), View()
+    for number in range(20):
+        manifest = relay_set_manifest({"replicas": 0})
+        manifest["metadata"] |= {"name": f"voice-{number}", "uid": f"uid-{number}"}
+        kube.put(manifest)
+    async with running(kube, view):
+        await kube.until(lambda: status_writes(kube) >= 40)
+        await several_looks(kube)
+        writes, before = len(kube.writes), kube.asked
+        listed = kube.lists
+        await kube.until(lambda: kube.lists >= listed + 18)
+
+    assert len(kube.writes) == writes
+    assert kube.asked - before == kube.lists - listed, "nothing but lists"

@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
+import kopf
 import pytest
 from aiohttp import web
 
@@ -72,49 +76,118 @@ def discovery(path: str) -> dict[str, Any] | None:
     return None
 
 
-async def test_kopf_is_started_again_when_an_unknown_watch_error_has_ended_it() -> None:
-    starts: list[int] = []
-    keys: list[str] = []
-    again = asyncio.Event()
+class Server:
+    """An API server with one RelaySet, ``voice``, and one more, ``later``, that a first watch of RelaySets has missed.
 
-    async def handler(request: web.Request) -> web.StreamResponse:
+    ``lists`` are the statuses of the first lists of RelaySets, ``watch`` is what becomes of the first watch of them:
+    an ERROR with this code, or None for silence. Other watches are silent.
+    """
+
+    def __init__(self, *, lists: tuple[int, ...] = (), watch: int | None = None) -> None:
+        self._lists, self._watch = list(lists), watch
+        self.starts = 0
+        self.keys: list[str] = []
+        self._watched = False
+        self._news = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._port = 0
+
+    def notify(self, key: str) -> None:
+        self.keys.append(key)
+        self._loop.call_soon_threadsafe(self._news.set)
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        async with asyncio.timeout(60):
+            while not true():
+                self._news.clear()
+                await self._news.wait()
+
+    async def login(self) -> KubeCredentials:
+        return KubeCredentials(server=f"http://127.0.0.1:{self._port}")
+
+    @asynccontextmanager
+    async def watched(self, settings: Callable[[], kopf.OperatorSettings]) -> AsyncIterator[KopfThread]:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self._port = runner.addresses[0][1]
+        watching = KopfThread(
+            namespace="media", notify=self.notify, login=self.login, backoff=Backoff(first=0.0), settings=settings
+        )
+        watching.start()
+        try:
+            yield watching
+        finally:
+            watching.stop()
+            ended = await asyncio.to_thread(watching.join, 30)
+            await runner.cleanup()
+        assert ended
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        self._news.set()
         if (known := discovery(request.path)) is not None:
-            if request.path == "/api":
-                starts.append(1)
-                if len(starts) == 2:
-                    again.set()
+            self.starts += request.path == "/api"
             return web.json_response(known)
-        if "watch" in request.query and not request.path.endswith("relaysets"):
-            stream = web.StreamResponse()
-            await stream.prepare(request)
-            await asyncio.Event().wait()  # one watch that fails is enough
+        ours = request.path.endswith("relaysets")
         if "watch" in request.query:
-            error = {"type": "ERROR", "object": {"kind": "Status", "code": 500, "message": "etcd is at sea"}}
-            return web.json_response(error)
-        items = [{"metadata": {"name": "voice", "namespace": "media"}}] if request.path.endswith("relaysets") else []
+            return await self._stream(request, ours=ours)
+        if ours and self._lists:
+            return web.json_response({"kind": "Status", "message": "not now"}, status=self._lists.pop(0))
+        names = ["voice", *(["later"] if self._watched else [])] if ours else []
+        items = [{"metadata": {"name": name, "namespace": "media"}} for name in names]
         return web.json_response({"items": items, "metadata": {"resourceVersion": "1"}})
 
-    async def login() -> KubeCredentials:
-        return KubeCredentials(server=f"http://127.0.0.1:{port}")
+    async def _stream(self, request: web.Request, *, ours: bool) -> web.StreamResponse:
+        first, self._watched = ours and not self._watched, self._watched or ours
+        if first and self._watch is not None:
+            error = {"type": "ERROR", "object": {"kind": "Status", "code": self._watch, "message": "at sea"}}
+            return web.json_response(error)
+        stream = web.StreamResponse()
+        await stream.prepare(request)
+        if ours and not first:
+            later = {"metadata": {"name": "later", "namespace": "media", "resourceVersion": "2"}}
+            await stream.write(json.dumps({"type": "ADDED", "object": later}).encode() + b"\n")
+        await asyncio.Event().wait()
+        return stream
 
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", handler)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    port = runner.addresses[0][1]
-    watching = KopfThread(namespace="media", notify=keys.append, login=login, backoff=Backoff(first=0.0))
-    watching.start()
-    try:
-        async with asyncio.timeout(60):
-            await again.wait()
-    finally:
-        watching.stop()
-        ended = await asyncio.to_thread(watching.join, 30)
-        await runner.cleanup()
 
-    assert ended
-    assert set(keys) == {"media/voice"}
+def impatient() -> kopf.OperatorSettings:
+    settings = operator_settings()
+    settings.watching.inactivity_timeout = 0.5
+    settings.watching.reconnect_backoff = 0.1
+    return settings
+
+
+async def test_kopf_is_started_again_when_an_unknown_watch_error_has_ended_it() -> None:
+    server = Server(watch=500)
+
+    async with server.watched(operator_settings) as watching:
+        await server.until(lambda: server.starts >= 2 and "media/later" in server.keys)
+        assert not watching.join(0.0), "it goes on"
+
+    assert set(server.keys) == {"media/voice", "media/later"}
+
+
+@pytest.mark.parametrize("status", [403, 503])
+async def test_refusals_are_outlived(status: int) -> None:
+    server = Server(lists=(status,) * 4)
+
+    async with server.watched(operator_settings) as watching:
+        await server.until(lambda: "media/voice" in server.keys)
+        assert not watching.join(0.0), "it goes on"
+
+
+@pytest.mark.parametrize("watch", [410, None], ids=["a watch that is too old", "a dead watch"])
+async def test_what_a_watch_has_missed_is_seen_all_the_same(watch: int | None) -> None:
+    server = Server(watch=watch)
+
+    async with server.watched(impatient) as watching:
+        await server.until(lambda: "media/later" in server.keys)
+        assert not watching.join(0.0), "it goes on"
+
+    assert server.starts == 1, "kopf itself has seen to it"
 
 
 def test_one_that_was_never_started_is_stopped_all_the_same() -> None:

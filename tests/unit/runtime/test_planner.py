@@ -12,7 +12,7 @@ from tests.unit.runtime.planner_world import SET, World
 from kedge.ports.records import Condition
 from kedge.relay.model import DrainPolicy, FailoverPolicy, InventorySnapshot, PlacementPolicy, RebalancePolicy
 from kedge.relay.plan import Move, PlanKind
-from kedge.runtime.planner import PlanRequestError
+from kedge.runtime.planning import PlanRequestError
 from kedge.runtime.steering import Steering, Task
 
 # --- drain ------------------------------------------------------------------------------------------------------------
