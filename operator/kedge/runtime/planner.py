@@ -202,6 +202,8 @@ class Planner:
         if steering.queue and steering.queue_kind is PlanKind.DRAIN:
             return
         due = steering.uneven_at is not None and now >= max(steering.uneven_at, steering.changed_at + _SETTLE)
+        if steering.rebalance is None and any(one.outgoing for one in relays):
+            due = False  # a rollout moves all calls anyway; nobody has asked for more
         if due and not any(ask.task.kind is PlanKind.DRAIN and ask.tries == 1 for ask in steering.asked.values()):
             await self._plan_rebalance(steering, relays)
 

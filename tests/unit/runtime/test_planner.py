@@ -489,6 +489,32 @@ async def test_scale_out_during_a_drain_moves_no_call_twice() -> None:
     assert max(call.anchors for call in world.calls.values()) == 1
 
 
+async def test_load_is_evened_out_after_a_rollout_and_not_during_it_unless_somebody_asks() -> None:
+    world = World(30, 30, rebalance=EXACT)
+    await world.run(5)
+    world.change("r0", outgoing=True)
+    world.change("r1", outgoing=True)
+    world.add_relay("r2")
+    await world.run(10)
+    assert world.loads() == [30, 30, 0]
+
+    world.change("r0", intent="Drain")
+    await world.run(10)
+    assert world.loads() == [0, 30, 30], "to a relay that stays"
+
+    world.planner.rebalance(SET)
+    await world.run(10)
+    assert world.moves() == 30, "even already"
+    world.change("r1", intent="Drain")
+    world.add_relay("r3")
+    await world.run(10)
+    for gone in ("r0", "r1"):
+        del world.relays[gone]
+    await world.run(10)
+    assert world.loads() == [30, 30]
+    assert world.moves() == 60
+
+
 async def test_calls_that_will_not_move_are_left_in_peace_by_a_rebalance() -> None:
     world = World(4, 0, rebalance=EXACT)
     world.refusing = set(world.calls)
