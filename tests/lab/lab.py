@@ -6,6 +6,7 @@ something stayed.
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import shutil
@@ -16,7 +17,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final, Self
 
-from tests.lab import binaries, cleanup, images, machine
+from tests.lab import audit, binaries, cleanup, images, machine
 from tests.lab.binaries import Programs
 from tests.lab.cluster import Cluster
 from tests.lab.control_plane import CONTROLLER_MANAGER, PROXY, SCHEDULER, ApiServer, Controllers, node_user
@@ -163,6 +164,15 @@ class Lab(Cluster):
     ) -> None:
         """Send a signal to the main process of a container, behind the back of its kubelet."""
         os.kill(self.container_pid(node, pod, container, namespace=namespace), number)
+
+    def requests(self) -> list[audit.Request]:
+        """What pods have asked of the API server, in the order of answers."""
+        return list(audit.requests(self._api.audit_log))
+
+    def refused(self, namespace: str, *, before: float = math.inf) -> list[audit.Request]:
+        """What the service accounts of a namespace asked for without a right to it, ``before`` a Unix time."""
+        own = f"{namespace}:"
+        return [one for one in self.requests() if one.refused and one.received < before and one.account.startswith(own)]
 
     def save_logs(self, target: Path) -> None:
         """Copy the logs of the lab's programs and of its pods."""

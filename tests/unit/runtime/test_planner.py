@@ -220,6 +220,22 @@ async def test_without_any_other_relay_calls_stay() -> None:
     assert world.progress().message == "3 calls cannot leave yet: NoRelay"
 
 
+async def test_calls_that_cannot_leave_are_named_once_but_not_thousands_of_them() -> None:
+    world = World(3)
+    world.change("r0", intent="Drain")
+    await world.run(4)
+    assert world.events == []
+    await world.run(6)
+    assert world.events == [
+        ("CallNotMoved", f"call c0000{number} cannot leave relay relay-r0 yet: NoRelay") for number in range(3)
+    ]
+
+    many = World(1000)
+    many.change("r0", intent="Drain")
+    await many.run(20)
+    assert len(many.events) == 20
+
+
 async def test_calls_that_are_set_up_meanwhile_have_not_failed() -> None:
     world = World(0, 0)
     (ringing,) = world.add_calls("r0", 1, movable=Condition(status=False, reason="NotEstablished"))
