@@ -80,6 +80,11 @@ class Stage:
         counted = Counter(one["relay"] for one in self.calls())
         return {name: counted[name] for name in self.relays()}
 
+    def told_calls(self) -> dict[str, int]:
+        """Return how many calls each relay has by the status of the RelaySet, which is at most 5 s old."""
+        relays = self.kedge.get("relayset", "voice")["status"]["relays"]
+        return {one["name"]: one["sessions"] for one in relays}
+
     def busiest(self) -> str:
         """Return the relay with most calls."""
         return max(self.relays(), key=lambda name: len(self.on(name)))

@@ -66,7 +66,7 @@ def drain(lab: Lab, node: str) -> None:
 
 
 async def test_the_relay_with_the_fewest_calls_goes_when_a_set_shrinks(kedge: InstalledKedge) -> None:
-    async with stage(kedge, 3) as on_stage:
+    async with stage(kedge, 3, spec={"rebalance": {"mode": "Manual"}}) as on_stage:
         await on_stage.call(CALLS)
         victim = on_stage.busiest()
         address = kedge.get("pod", victim)["status"]["podIP"]
@@ -74,6 +74,7 @@ async def test_the_relay_with_the_fewest_calls_goes_when_a_set_shrinks(kedge: In
         await on_stage.phones.hang_up(there[1:])
         await on_stage.left(len(there) - 1)
         (last,) = on_stage.on(victim)
+        kedge.until(lambda: on_stage.told_calls()[victim] == 1, "the operator knows")
         others = len(on_stage.calls()) - 1
 
         kedge.kubectl("scale", "relayset", "voice", "--replicas=2")
@@ -94,7 +95,12 @@ async def test_the_relay_with_the_fewest_calls_goes_when_a_set_shrinks(kedge: In
 
 async def test_a_new_relay_gets_the_calls_that_the_plan_had_said(kedge: InstalledKedge) -> None:
     async with stage(kedge, 2) as on_stage:
+
+        def spread() -> int:
+            return [one["reason"] for one in on_stage.events()].count("RebalanceDone")
+
         await on_stage.call(CALLS)
+        before = spread()
 
         kedge.kubectl("scale", "relayset", "voice", "--replicas=3")
 
@@ -104,7 +110,7 @@ async def test_a_new_relay_gets_the_calls_that_the_plan_had_said(kedge: Installe
         kedge.until(serve, "a third relay serves")
         plan = kedge.ask(kedge.nodes()[0], "/v1/plan?kind=rebalance")
         assert on_stage.anchors() == {0: CALLS}, "it was asked in time"
-        kedge.until(lambda: any(one["reason"] == "RebalanceDone" for one in on_stage.events()), "an Event tells so")
+        kedge.until(lambda: spread() == before + 1, "an Event tells of the end")
         assert plan["moves"] > 0
         assert on_stage.anchors() == {0: CALLS - plan["moves"], 1: plan["moves"]}
         assert on_stage.loads() == {one["name"]: one["after"] for one in plan["relays"]}
@@ -188,7 +194,7 @@ async def test_calls_without_another_relay_are_named_at_the_deadline(own_lab: La
             on_stage.evict(only)
             for call in calls:
                 kedge.until(told(on_stage, call, "NoRelay"), "an Event names each call and the reason", within=30)
-            assert "has no node" in on_stage.condition("Progressing")[2]
+            assert "has no node" in on_stage.condition("Ready")[2]
         finally:
             own_lab.kubectl("uncordon", *own_lab.node_addresses)
         await on_stage.left(3)

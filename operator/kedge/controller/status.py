@@ -99,7 +99,8 @@ class _Facts:
         self.wanted = self.existing if spec.replicas is None else spec.replicas
         self.rollout = _Rollout(given.deployment)
         self.failing = failing(alive)
-        self.homeless = homeless(alive)
+        self.trouble = "; ".join(one for one in (self.failing, homeless(alive)) if one)
+        """What keeps pods from coming up; empty: nothing that is known of."""
         key = relay_set_key(given.relay_set)
         self.plan_relays = plan_relays(key, spec.placement, given.snapshots)
         self.zones = zone_calls(key, spec.placement, given.snapshots)
@@ -144,7 +145,8 @@ def _ready(facts: _Facts) -> _Verdict:
         return _Verdict(kind, ConditionStatus.UNKNOWN, "SignalingSilent", "no signaling process tells of its relays")
     if facts.ready >= facts.wanted:
         return _Verdict(kind, ConditionStatus.TRUE, "RelaysReady", count)
-    return _Verdict(kind, ConditionStatus.FALSE, "RelaysMissing" if facts.ready else "NoRelayReady", count)
+    message = f"{count}; {facts.trouble}" if facts.trouble else count
+    return _Verdict(kind, ConditionStatus.FALSE, "RelaysMissing" if facts.ready else "NoRelayReady", message)
 
 
 def _progressing(facts: _Facts) -> _Verdict:
@@ -166,7 +168,7 @@ def _rolling_out(facts: _Facts) -> _Verdict:
     if not rollout.exists:
         return _Verdict(kind, ConditionStatus.TRUE, "Creating", "the Deployment is being made")
     count = f"{rollout.updated} of {rollout.wanted} pods are up to date, {rollout.available} available"
-    message = "; ".join(one for one in (count, facts.failing, facts.homeless) if one)
+    message = f"{count}; {facts.trouble}" if facts.trouble else count
     if rollout.stuck:
         return _Verdict(kind, ConditionStatus.FALSE, "DeadlineExceeded", message)
     if not rollout.settled:
