@@ -129,7 +129,7 @@ async def test_the_scale_of_a_set_picks_its_pods_and_is_driven_as_an_autoscaler_
         picked = kedge.get("pods", f"--selector={scale['status']['selector']}")["items"]
         assert {one["metadata"]["name"] for one in picked} == set(on_stage.relays())
 
-        hpa = ROOT / "manifests" / "samples" / "autoscale-hpa.yaml"
+        hpa = ROOT / "manifests" / "samples" / "autoscale" / "hpa.yaml"
         kedge.kubectl("create", "--dry-run=server", "-f", str(hpa))
         for replicas in (3, 2):
             scale = json.loads(kedge.kubectl("get", "--raw", path))
