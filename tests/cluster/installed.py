@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import math
 import os
 import secrets
 import subprocess
@@ -45,6 +46,7 @@ class InstalledKedge:
         self._callee = callee
         self._pod_security = pod_security
         self._tokens: dict[str, str] = {}
+        self._uninstalled = math.inf
         built = ARCHIVES in os.environ
         self.image = "localhost/kedge:dev" if built else images.KEDGE
         self.relay_image = "localhost/kedge-rtpengine:dev" if built else lab.relay_image
@@ -74,8 +76,13 @@ class InstalledKedge:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Delete the namespace, and wait until its pods have left the ports of the nodes."""
+        """Delete the namespace, and wait until its pods have left the ports of the nodes.
+
+        First see that Kedge had a right to all that it asked of the API server.
+        """
+        refused = self.lab.refused(self.namespace, before=self._uninstalled)
         self.lab.kubectl("delete", "namespace", self.namespace, timeout=120)
+        assert kind is not None or not refused, refused
 
     def helm(self, *words: str, values: Values | None = None, timeout: float = 120.0) -> str:
         """Run Helm on the release; ``values`` are given by standard input.
@@ -87,6 +94,8 @@ class InstalledKedge:
         command += [f"--namespace={self.namespace}", *words]
         if values is not None:
             command += ["--values=-"]
+        if words[0] == "uninstall":
+            self._uninstalled = time.time()  # its roles may be gone before its pods are
         # Its caches belong to nobody's home.
         places = {name: str(self.lab.directory / "helm") for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME")}
         done = subprocess.run(
@@ -126,6 +135,12 @@ class InstalledKedge:
             "nextHops": [{"address": to[0], "port": to[1]}],
         }  # fmt: skip
 
+    def leader(self) -> dict[str, Any]:
+        """Return the pod of the operator that leads, by the Lease."""
+        holder = self.get("lease", "kedge-operator")["spec"].get("holderIdentity") or ""
+        found = [one for one in self.pods("operator") if holder.startswith(one["metadata"]["name"])]
+        return found[0]
+
     def nodes(self) -> list[str]:
         """Return the nodes' addresses; a signaling pod with host network has one of them."""
         return [self.lab.node_addresses[name] for name in sorted(self.lab.node_addresses)]
@@ -138,14 +153,14 @@ class InstalledKedge:
         """Return what ``kubectl get`` says, as objects."""
         return json.loads(self.kubectl("get", *args, "-o", "json"))
 
-    def relay_set(self, replicas: int, **template: Any) -> None:
+    def relay_set(self, replicas: int, *, spec: Values | None = None, **template: Any) -> None:
         """Apply the RelaySet of the routes; ``template`` is what its pods shall have beside the operator's own."""
         manifest = {
             "apiVersion": "kedge.media/v1alpha1", "kind": "RelaySet", "metadata": {"name": "voice"},
             "spec": {
                 "engine": "RTPEngine", "replicas": replicas, "template": template, "records": {"after": "1s"},
                 "drain": {"deadline": "10s"},
-                "media": {"portRange": {"min": 20000, "max": 22000}},
+                "media": {"portRange": {"min": 20000, "max": 22000}}, **(spec or {}),
             },
         }  # fmt: skip
         self.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
@@ -158,17 +173,22 @@ class InstalledKedge:
 
     def snapshot(self, address: str) -> dict[str, Any]:
         """Return what the signaling pod at ``address`` knows; nothing while it does not answer."""
+        try:
+            return self.ask(address, "/v1/snapshot")
+        except OSError:
+            return {"relays": [], "calls": []}
+
+    def ask(self, address: str, path: str) -> dict[str, Any]:
+        """Return what the admin API of the signaling pod at ``address`` answers to a GET."""
         bearer = {"Authorization": f"Bearer {self.token('admin')}"}
         with self.lab.inside():
             connection = http.client.HTTPConnection(address, ADMIN_PORT, timeout=5)
             try:
-                connection.request("GET", "/v1/snapshot", headers=bearer)
+                connection.request("GET", path, headers=bearer)
                 response = connection.getresponse()
                 text = response.read().decode()
                 assert response.status == 200, text
                 return dict(json.loads(text))
-            except OSError:
-                return {"relays": [], "calls": []}
             finally:
                 connection.close()
 

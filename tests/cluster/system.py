@@ -54,11 +54,13 @@ class KedgeInCluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End Kedge and delete the namespace with all that is in it."""
+        """End Kedge and delete the namespace with all that is in it; see that it had a right to all that it asked."""
         if error is not None:
             error.add_note(f"Kedge's log ends with:\n{self.log[-6000:]}")
         self.stop()
+        refused = self.lab.refused(self.namespace)
         self.lab.kubectl("delete", "namespace", self.namespace, "--wait=false")
+        assert error is not None or not refused, refused
 
     def _ip(self, *args: str) -> None:
         assert self.lab.run_in_lab_netns(["ip", *args]).wait(10) == 0, args

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
-from tests.lab import binaries, cleanup, machine
+from tests.lab import audit, binaries, cleanup, machine
 from tests.lab.binaries import Programs
 from tests.lab.daemons import Daemon, wait_until
 from tests.lab.errors import KubectlError, PrerequisiteError
@@ -129,6 +129,8 @@ class ApiServer:
         self.kubeconfig = self.credentials.kubeconfig(ADMIN)
         self.kubectl = Kubectl(programs["kubectl"], self.kubeconfig, enter=enter, cache=directory / "kubectl")
         self._directory = directory
+        self.audit_log = directory / "audit.log"
+        (directory / "audit.json").write_text(json.dumps(audit.POLICY))
         clients, peers = f"http://127.0.0.1:{etcd_port}", f"http://127.0.0.1:{peer_port}"
         self._etcd = Daemon(
             "etcd", [*enter, programs["etcd"], *_etcd_flags(directory, clients, peers)], logs / "etcd.log"
@@ -241,6 +243,10 @@ class ApiServer:
             f"--service-cluster-ip-range={SERVICE_RANGE}",
             "--kubelet-preferred-address-types=InternalIP",
             "--profiling=false",
+            f"--audit-policy-file={self._directory}/audit.json",
+            f"--audit-log-path={self.audit_log}",
+            # As on OpenShift: who names an owner that blocks deletion needs a right to it.
+            "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
         ]
         if not pods:  # nobody makes service accounts or endpoints
             flags += ["--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none"]

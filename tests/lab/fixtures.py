@@ -20,12 +20,12 @@ LOGS = machine.ROOT / "build" / "lab-logs"
 
 @pytest.fixture(scope="module")
 def own_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """The lab's own cluster with two nodes, for tests that cut, kill and freeze.
+    """The lab's own cluster with two nodes (``NODES`` of the file says otherwise), for tests that cut, kill and freeze.
 
     Each file of tests has one of its own: it starts in seconds, and what one file did to nodes and addresses (a lab
     has 32 a node, given out again after that many pods) cannot be what another one fails of.
     """
-    own = Lab.start(nodes=2, services=True, logs=LOGS / "start")
+    own = Lab.start(nodes=getattr(request.module, "NODES", 2), services=True, logs=LOGS / "start")
     try:
         yield own
         if request.session.testsfailed:

@@ -6,17 +6,19 @@ something stayed.
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import shutil
 import signal
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final, Self
 
-from tests.lab import binaries, cleanup, images, machine
+from tests.lab import audit, binaries, cleanup, images, machine
 from tests.lab.binaries import Programs
 from tests.lab.cluster import Cluster
 from tests.lab.control_plane import CONTROLLER_MANAGER, PROXY, SCHEDULER, ApiServer, Controllers, node_user
@@ -41,6 +43,8 @@ class Lab(Cluster):
         self.run, self.directory = run, directory
         self._namespace = Namespace(f"{cleanup.PREFIX}{run}")
         self._services = services
+        self._away: list[tuple[float, float]] = []
+        """From when until when (Unix seconds) the API server was away."""
         self._nodes = [Node(run, index, directory, programs, self._namespace) for index in range(nodes)]
         users = {CONTROLLER_MANAGER: "", SCHEDULER: "", PROXY: "system:node-proxier"}
         users |= {node_user(node.name): "system:nodes" for node in self._nodes}
@@ -138,11 +142,14 @@ class Lab(Cluster):
 
     def cut_apiserver(self, *, frozen: bool = False) -> None:
         """Take the API away as a crash does (connections are refused), or ``frozen`` (connections hang)."""
+        self._away.append((time.time(), math.inf))
         self._api.cut(frozen=frozen)
 
     def restore_apiserver(self) -> None:
         """Undo ``cut_apiserver`` and wait until the API serves."""
         self._api.restore()
+        began, _ = self._away.pop()
+        self._away.append((began, time.time()))
 
     def load_image(self, archive: Path) -> None:
         """Put the image of an OCI or docker archive on each node."""
@@ -163,6 +170,24 @@ class Lab(Cluster):
     ) -> None:
         """Send a signal to the main process of a container, behind the back of its kubelet."""
         os.kill(self.container_pid(node, pod, container, namespace=namespace), number)
+
+    def requests(self) -> list[audit.Request]:
+        """What pods have asked of the API server, in the order of answers."""
+        return list(audit.requests(self._api.audit_log))
+
+    def refused(self, namespace: str, *, before: float = math.inf) -> list[audit.Request]:
+        """What the service accounts of a namespace asked for without a right to it, ``before`` a Unix time.
+
+        An API server that has just started refuses everything until it has read its roles: that does not count.
+        """
+        return [
+            one
+            for one in self.requests()
+            if one.refused
+            and one.received < before
+            and one.account.startswith(f"{namespace}:")
+            and not any(began <= one.received <= ended for began, ended in self._away)
+        ]
 
     def save_logs(self, target: Path) -> None:
         """Copy the logs of the lab's programs and of its pods."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 from urllib.request import getproxies_environment
@@ -16,6 +17,7 @@ from urllib.request import getproxies_environment
 import aiohttp
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client.rest import RESTClientObject
 
 from kedge.ports.kube import NAMESPACE_ENDS, Kind, KubeCredentials, KubeError, KubeUnavailableError, Manifest
 
@@ -26,6 +28,10 @@ _CONNECT_SECONDS: Final = 3.0
 _WATCH: Final = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=75)
 """Bookmarks come every minute: a stream silent for longer is dead, though its connection may stand."""
 _WATCH_SECONDS: Final = 300
+_UNACKNOWLEDGED: Final = 5000
+"""Milliseconds after which the kernel gives up what the other side has not acknowledged. It would go on for minutes,
+closed connection or not, and a write of a leader that lost the network would arrive long after another has taken over.
+"""
 _PAGE: Final = 250
 """Objects of one answer: parsing JSON holds the interpreter, and another thread of this process may carry SIP."""
 _MERGE: Final = "application/merge-patch+json"
@@ -196,7 +202,9 @@ class KubeClient:
         if self._api is None:
             async with self._opening:
                 if self._api is None:
-                    self._api = ApiClient(await self._load())
+                    api = ApiClient(await self._load())
+                    api.rest_client = _Rest(api.configuration)
+                    self._api = api
         return self._api
 
     async def _load(self) -> Configuration:
@@ -218,6 +226,21 @@ class KubeClient:
         except (kube_config.ConfigException, OSError) as error:
             raise KubeUnavailableError(0, "NoConfiguration", str(error)) from error
         return configuration
+
+
+class _Rest(RESTClientObject):
+    """The library's, on sockets of ours."""
+
+    def _create_connector(self) -> aiohttp.TCPConnector:
+        return aiohttp.TCPConnector(limit=self.maxsize, ssl=self.ssl_context, socket_factory=_socket)
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED)
+    return made
 
 
 def _drop(response: aiohttp.ClientResponse) -> None:

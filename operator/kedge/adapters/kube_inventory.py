@@ -17,13 +17,15 @@ from pydantic import ValidationError
 from kedge.adapters.kube_client import KubeClient
 from kedge.adapters.kube_watch import Mirror
 from kedge.api.convert import endpoints_of, label_value, policy_of
-from kedge.api.names import CORDON_ANNOTATION, DRAIN_ANNOTATION, RELAYSET_LABEL
+from kedge.api.names import CORDON_ANNOTATION, DRAIN_ANNOTATION, RELAYSET_LABEL, SCALE_IN_ANNOTATION
 from kedge.api.relayset import Engine, Family, RelaySet
 from kedge.ports.kube import POD_KIND, RELAY_SET_KIND, Manifest
 from kedge.relay.model import Intent, InventorySnapshot, RecordPolicy, RelayDescription, RelaySetPolicy
 
 ZONE_LABEL: Final = "topology.kubernetes.io/zone"
 """On pods since Kubernetes 1.35 (copied from the node): reading it there needs no right to read nodes."""
+_MAKE_LABELS: Final = ("pod-template-hash", "controller-revision-hash")
+"""Of Deployments, and of DaemonSets and StatefulSets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,10 @@ class PodFacts:
     label: str
     ready: bool
     intent: Intent
+    make: str = ""
+    """Tells pods of one template from those of another; the same word on all pods of one."""
+    created: str = ""
+    """RFC 3339, so that the order of texts is that of times."""
 
 
 def relay_set_facts(manifest: Manifest) -> RelaySetFacts | None:
@@ -93,19 +99,23 @@ def pod_facts(manifest: Manifest) -> PodFacts | None:
         label=labels.get(RELAYSET_LABEL, ""),
         ready=any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions") or ()),
         intent=_intent(metadata),
+        make=next((labels[one] for one in _MAKE_LABELS if one in labels), ""),
+        created=metadata.get("creationTimestamp") or "",
     )
 
 
 def _intent(metadata: Manifest) -> Intent:
     annotations = metadata.get("annotations") or {}
-    if metadata.get("deletionTimestamp") or annotations.get(DRAIN_ANNOTATION, "false") != "false":
+    if metadata.get("deletionTimestamp") or SCALE_IN_ANNOTATION in annotations:
+        return Intent.DRAIN
+    if annotations.get(DRAIN_ANNOTATION, "false") != "false":
         return Intent.DRAIN
     if annotations.get(CORDON_ANNOTATION, "false") != "false":
         return Intent.CORDON
     return Intent.SERVE
 
 
-def describe(pod: PodFacts, facts: RelaySetFacts) -> RelayDescription:
+def describe(pod: PodFacts, facts: RelaySetFacts, *, outgoing: bool = False) -> RelayDescription:
     """Return a pod as a relay of a RelaySet."""
     return RelayDescription(
         uid=pod.uid,
@@ -116,6 +126,7 @@ def describe(pod: PodFacts, facts: RelaySetFacts) -> RelayDescription:
         zone=pod.zone,
         intent=pod.intent,
         backend_ready=pod.ready,
+        outgoing=outgoing,
     )
 
 
@@ -128,14 +139,21 @@ def relays_of(
     sets: Mapping[str, RelaySetFacts], ours: Iterable[PodFacts], theirs: Mapping[str, Iterable[PodFacts]]
 ) -> list[RelayDescription]:
     """Return the relays of all RelaySets: pods of ours by label, pods of others by set, and endpoints."""
-    by_label = {f"{key.partition('/')[0]}/{one.label}": one for key, one in sets.items() if not one.selector}
-    relays = [
-        describe(pod, facts) for pod in ours if (facts := by_label.get(f"{pod.namespace}/{pod.label}")) is not None
-    ]
+    by_label: dict[str, list[PodFacts]] = {}
+    for pod in ours:
+        by_label.setdefault(f"{pod.namespace}/{pod.label}", []).append(pod)
+    relays: list[RelayDescription] = []
     for key, facts in sets.items():
+        own = () if facts.selector else by_label.get(f"{key.partition('/')[0]}/{facts.label}", ())
         relays += facts.endpoints
-        relays += (describe(pod, facts) for pod in theirs.get(key, ()))
+        relays += _described(facts, [*own, *theirs.get(key, ())])
     return sorted(relays, key=lambda one: (one.relay_set, one.name))
+
+
+def _described(facts: RelaySetFacts, pods: Sequence[PodFacts]) -> Iterable[RelayDescription]:
+    """Return the pods of a set as relays. Where they are of several makes, that of the newest pod is to stay."""
+    stays = max(pods, key=lambda one: one.created).make if pods else ""
+    return (describe(pod, facts, outgoing=pod.make != stays) for pod in pods)
 
 
 class KubeInventory:

@@ -263,7 +263,7 @@ class Drain(Model):
     deadline: Annotated[float, DurationBounds(1, 86400)] = 600.0
     """How long the agent beside a relay holds back the end of its pod for the last calls. Without one it is 10 s."""
     unmovable: DrainUnmovable = DrainUnmovable.WAIT
-    """Wait: calls that cannot move stay until the deadline. Hangup: BYE to both sides at once."""
+    """Wait: calls that cannot move stay until their relay ends. Hangup: BYE to both sides at the deadline."""
 
 
 class UpdateStrategy(Model):

@@ -69,6 +69,7 @@ class Move:
         "_callee",
         "_caller",
         "_old_session",
+        "_refusal",
         "_reserved",
         "_session",
         "_source_instance",
@@ -111,6 +112,8 @@ class Move:
         """The session that the legs are brought to."""
         self._source_instance = call.relay_instance
         self._reserved = False
+        self._refusal = ""
+        """Which party refused the target, and how: it goes back for that."""
         self._tries = 0
         self._caller = LegMove(b2bua, self, call.caller)
         self._callee = LegMove(b2bua, self, call.callee)
@@ -239,7 +242,7 @@ class Move:
         elif failed:
             self._some_failed(failed, now)
         elif self.state == ROLLING:
-            self._finish(ROLLED_BACK, "a party refused the new relay", now)
+            self._finish(ROLLED_BACK, self._refusal, now)
         else:
             self._settle(now)
 
@@ -302,12 +305,12 @@ class Move:
         return source.state is not RelayState.DOWN and source.instance == self._source_instance
 
     def _some_failed(self, failed: list[LegMove], now: float) -> None:
-        message = f"{failed[0].leg.peer.name} answered {failed[0].status}"
+        self._refusal = f"{failed[0].leg.peer.name} answered {failed[0].status}"
         self.want.credentials_missing = any(part.status in (401, 407) for part in failed)
         if self._can_go_back() and self.source is not None:
             self._roll_back(self.source, now)
         else:
-            self._finish(FAILED_RESULT, message, now)
+            self._finish(FAILED_RESULT, self._refusal, now)
 
     def _roll_back(self, source: Relay, now: float) -> None:
         call, b2bua = self.call, self._b2bua

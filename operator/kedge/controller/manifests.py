@@ -77,8 +77,12 @@ class ManifestSettings:
     """Secret in the RelaySet's namespace with the token for reports."""
 
 
-def owned_manifests(relay_set: RelaySet, settings: ManifestSettings) -> list[tuple[Kind, Manifest]]:
+def owned_manifests(
+    relay_set: RelaySet, settings: ManifestSettings, *, replicas: int | None = None
+) -> list[tuple[Kind, Manifest]]:
     """Return all that shall exist for a RelaySet; nothing where others run the relays.
+
+    ``replicas`` is how many pods there shall be for now, where that is not what the spec says.
 
     Raises:
         UnsupportedError: the RelaySet cannot be served by this version.
@@ -89,7 +93,7 @@ def owned_manifests(relay_set: RelaySet, settings: ManifestSettings) -> list[tup
     if spec.replicas is None:
         return []
     made = [
-        (DEPLOYMENT_KIND, deployment(relay_set, settings)),
+        (DEPLOYMENT_KIND, deployment(relay_set, settings, spec.replicas if replicas is None else replicas)),
         (DISRUPTION_BUDGET_KIND, disruption_budget(relay_set)),
     ]
     if not spec.media.host_network:  # it would be void: policies do not reach the node's network
@@ -110,8 +114,8 @@ def pod_labels(relay_set: RelaySet) -> dict[str, str]:
     return {RELAYSET_LABEL: label_value(relay_set.metadata.name)}
 
 
-def deployment(relay_set: RelaySet, settings: ManifestSettings) -> Manifest:
-    """Return the Deployment of relay pods."""
+def deployment(relay_set: RelaySet, settings: ManifestSettings, replicas: int) -> Manifest:
+    """Return the Deployment of so many relay pods."""
     spec = relay_set.spec
     template = spec.template or Template()
     surge, unavailable = spec.update_strategy.max_surge, spec.update_strategy.max_unavailable
@@ -126,7 +130,7 @@ def deployment(relay_set: RelaySet, settings: ManifestSettings) -> Manifest:
         "kind": DEPLOYMENT_KIND.kind,
         "metadata": _metadata(relay_set),
         "spec": {
-            "replicas": spec.replicas,
+            "replicas": replicas,
             "minReadySeconds": 2,
             "revisionHistoryLimit": 3,
             "selector": {"matchLabels": pod_labels(relay_set)},

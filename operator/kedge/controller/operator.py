@@ -297,6 +297,8 @@ class Operator:
         self._looked.pop(key, None)
 
     async def _act(self, key: str, outcome: Outcome) -> None:
+        for patch in (*outcome.marks, *outcome.tells):
+            await self._patch_pod(patch)
         for kind, manifest in outcome.applies:
             await self._kube.apply(kind, manifest)
             _log.info("applied %s %s", kind.kind, manifest["metadata"]["name"])
@@ -304,8 +306,6 @@ class Operator:
             metadata = live["metadata"]
             await self._kube.delete(kind, metadata["namespace"], metadata["name"], uid=metadata["uid"])
             _log.info("deleted %s %s", kind.kind, metadata["name"])
-        for patch in outcome.tells:
-            await self._tell(patch)
         for manifest in outcome.gates:
             await self._kube.apply(POD_KIND, manifest, subresource="status")
         if outcome.status is not None:
@@ -313,8 +313,8 @@ class Operator:
             await self._kube.patch_status(RELAY_SET_KIND, namespace, name, outcome.status)
             self._written[key] = self._clock()
 
-    async def _tell(self, patch: Manifest) -> None:
-        """Tell a pod its node's addresses; one that has gone meanwhile, or is another by now, needs none."""
+    async def _patch_pod(self, patch: Manifest) -> None:
+        """Patch a relay pod; one that has gone meanwhile, or is another by now, needs nothing."""
         metadata = patch["metadata"]
         try:
             await self._kube.patch(POD_KIND, metadata["namespace"], metadata["name"], patch)

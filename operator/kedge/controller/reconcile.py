@@ -17,9 +17,13 @@ from kedge.controller.drift import drifted
 from kedge.controller.external_ips import NOT_ASKED, ExternalIps, tell
 from kedge.controller.gates import gates_of
 from kedge.controller.manifests import ManifestSettings, owned_manifests
+from kedge.controller.scale_in import scale_in
 from kedge.controller.status import StatusInput, status_of
 from kedge.ports.kube import Kind, Manifest
 from kedge.ports.records import SignalingSnapshot
+
+_POLL = 1.0
+"""Seconds between two looks at relays that are emptied before they go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +48,12 @@ class Outcome:
     """Conditions of relay pods to apply to their status."""
     tells: tuple[Manifest, ...] = ()
     """Patches of relay pods: the external addresses of their nodes."""
+    marks: tuple[Manifest, ...] = ()
+    """Patches of relay pods: which of them are to go."""
     status: Manifest | None = None
     """What to merge into the status; None for nothing."""
     again_in: float | None = None
-    """Seconds after which a status that was held back may be written."""
+    """Seconds after which to look again: for a status that was held back, or relays that are being emptied."""
 
 
 def reconcile(
@@ -66,8 +72,10 @@ def reconcile(
     write of the status) are unix seconds; a status in which only numbers differ waits ``status_interval`` seconds.
     """
     problem, wanted = "", []
+    live = _deployment(relay_set, observed)
+    shrinking = scale_in(relay_set.spec.replicas or 0, live, observed.pods, snapshots, now)
     try:
-        wanted = owned_manifests(relay_set, settings)
+        wanted = owned_manifests(relay_set, settings, replicas=shrinking.replicas)
     except UnsupportedError as error:
         problem = str(error)
     applies, foreign = _applies(relay_set, wanted, observed)
@@ -78,7 +86,7 @@ def reconcile(
     status = status_of(
         StatusInput(
             relay_set=relay_set,
-            deployment=_deployment(relay_set, observed),
+            deployment=live,
             pods=observed.pods,
             snapshots=tuple(snapshots),
             problem=problem or trouble,
@@ -86,8 +94,16 @@ def reconcile(
         )
     )
     write, again_in = _status_write(relay_set.status, status, now - written_at, status_interval)
-    gates = gates_of(observed.pods, snapshots)
-    return Outcome(applies=applies, deletes=deletes, gates=gates, tells=tells, status=write, again_in=again_in)
+    waits = [one for one in (again_in, _POLL if shrinking.waits else None) if one is not None]
+    return Outcome(
+        applies=applies,
+        deletes=deletes,
+        gates=gates_of(observed.pods, snapshots),
+        tells=tells,
+        marks=() if problem else shrinking.marks,
+        status=write,
+        again_in=min(waits, default=None),
+    )
 
 
 def _applies(

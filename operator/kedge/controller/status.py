@@ -19,6 +19,7 @@ from kedge.api.relayset import (
 )
 from kedge.controller.load import moves, plan_relays, uneven, zone_calls
 from kedge.controller.manifests import pod_labels
+from kedge.controller.pods import failing, homeless
 from kedge.controller.relays import NOT_PROBED, last_failover, relay_statuses, timestamp
 from kedge.ports.kube import Manifest
 from kedge.ports.records import SignalingSnapshot
@@ -97,6 +98,9 @@ class _Facts:
         self.existing = len(spec.endpoints) or len(alive)
         self.wanted = self.existing if spec.replicas is None else spec.replicas
         self.rollout = _Rollout(given.deployment)
+        self.failing = failing(alive)
+        self.trouble = "; ".join(one for one in (self.failing, homeless(alive)) if one)
+        """What keeps pods from coming up; empty: nothing that is known of."""
         key = relay_set_key(given.relay_set)
         self.plan_relays = plan_relays(key, spec.placement, given.snapshots)
         self.zones = zone_calls(key, spec.placement, given.snapshots)
@@ -141,7 +145,8 @@ def _ready(facts: _Facts) -> _Verdict:
         return _Verdict(kind, ConditionStatus.UNKNOWN, "SignalingSilent", "no signaling process tells of its relays")
     if facts.ready >= facts.wanted:
         return _Verdict(kind, ConditionStatus.TRUE, "RelaysReady", count)
-    return _Verdict(kind, ConditionStatus.FALSE, "RelaysMissing" if facts.ready else "NoRelayReady", count)
+    message = f"{count}; {facts.trouble}" if facts.trouble else count
+    return _Verdict(kind, ConditionStatus.FALSE, "RelaysMissing" if facts.ready else "NoRelayReady", message)
 
 
 def _progressing(facts: _Facts) -> _Verdict:
@@ -162,7 +167,8 @@ def _rolling_out(facts: _Facts) -> _Verdict:
         return _Verdict(kind, ConditionStatus.FALSE, "CannotServe", facts.given.problem)
     if not rollout.exists:
         return _Verdict(kind, ConditionStatus.TRUE, "Creating", "the Deployment is being made")
-    message = f"{rollout.updated} of {rollout.wanted} pods are up to date, {rollout.available} available"
+    count = f"{rollout.updated} of {rollout.wanted} pods are up to date, {rollout.available} available"
+    message = f"{count}; {facts.trouble}" if facts.trouble else count
     if rollout.stuck:
         return _Verdict(kind, ConditionStatus.FALSE, "DeadlineExceeded", message)
     if not rollout.settled:
@@ -178,6 +184,8 @@ def _degraded(facts: _Facts) -> _Verdict:
     if broken:
         down = any(one.state is RelayState.DOWN for one in broken)
         return _Verdict(kind, ConditionStatus.TRUE, "RelayDown" if down else "RelaySuspect", _named(broken))
+    if facts.failing:
+        return _Verdict(kind, ConditionStatus.TRUE, "PodsFailing", facts.failing)
     if facts.rollout.stuck:
         return _Verdict(kind, ConditionStatus.TRUE, "DeadlineExceeded", "relay pods do not become available")
     spared, message = headroom(facts.plan_relays, facts.spec.placement.spare_relays)

@@ -120,6 +120,8 @@ class RelayRecord:
     """Serve, Cordon or Drain: what is wanted of it."""
     media_ready: bool | None = None
     """Whether a canary has passed through this instance, for the readiness gate; None: none has ended, or none runs."""
+    outgoing: bool = False
+    """Whether a rollout is about to replace it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

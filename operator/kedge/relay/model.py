@@ -57,6 +57,8 @@ class RelayDescription:
     intent: Intent = Intent.SERVE
     backend_ready: bool = True
     """False once the API shows pod or node as not ready: a slow witness, worth something only beside another."""
+    outgoing: bool = False
+    """Whether a rollout is about to replace it: calls that must move had better go elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 Who goes: if there is less room than calls, emergency calls are placed first, then the longest silent. Where to: a call
 with a zone goes to a relay of that zone as long as one has room. Calls without a zone, and those for which their own
-has no room left, fill the whole set then. Each call adds to the relay that is the least loaded for its weight by then.
+has no room left, fill the whole set then. Each call adds to the relay that is the least loaded for its weight by then,
+of those that a rollout is not about to replace, as long as one has room: from the others it would have to move again.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def _spread(
     allowed = list(allowed)
     had = [taken[index] for index in allowed]
     heap = [
-        ((targets[index].sessions + taken[index] + 1) / targets[index].weight, index)
+        (targets[index].outgoing, (targets[index].sessions + taken[index] + 1) / targets[index].weight, index)
         for index in allowed
         if taken[index] < targets[index].room
     ]
@@ -108,12 +109,13 @@ def _spread(
     limits = [relay.room for relay in targets]
     placed = 0
     while heap and placed < len(calls):
-        index = heap[0][1]
+        index = heap[0][-1]
         taken[index] += 1
         placed += 1
         if taken[index] < limits[index]:
             relay = targets[index]
-            heapq.heapreplace(heap, ((relay.sessions + taken[index] + 1) / relay.weight, index))
+            load = (relay.sessions + taken[index] + 1) / relay.weight
+            heapq.heapreplace(heap, (relay.outgoing, load, index))
         else:
             heapq.heappop(heap)
     counts = [(index, taken[index] - before) for index, before in zip(allowed, had, strict=True)]

@@ -81,6 +81,8 @@ class PlanRelay:
     """Whether it may get calls: healthy, neither drained nor cordoned. One that does not serve is never a target."""
     leaving: bool = False
     """Whether its calls have to go (it drains, or is lost). A cordoned relay neither serves nor leaves."""
+    outgoing: bool = False
+    """Whether a rollout is about to replace it: what is moved here has to be moved again."""
     sessions: int = 0
     """Sessions of this process on it, those included that have only been reserved."""
     capacity: int = 4000

@@ -240,7 +240,7 @@ class Bookkeeper(Observer):
                 known.sessions != relay.sessions
                 or known.media_ready is not relay.media_ready
                 or known.reason != relay.reason
-                or (known.zone, known.weight) != (relay.description.zone, relay.description.weight)
+                or (known.zone, known.weight, known.outgoing) != _described(relay)
                 or known.capacity != relay.policy.placement.max_sessions_per_relay
             ):
                 self._relays[relay.uid] = self._relay_record(relay)
@@ -315,7 +315,7 @@ class Bookkeeper(Observer):
             state=relay.state.value, reason=relay.reason, message=relay.message, since=relay.since + self._wall,
             sessions=relay.sessions, instance=relay.instance, node=description.node, zone=description.zone,
             weight=description.weight, capacity=relay.policy.placement.max_sessions_per_relay,
-            intent=relay.intent.value, media_ready=relay.media_ready,
+            intent=relay.intent.value, media_ready=relay.media_ready, outgoing=description.outgoing,
         )  # fmt: skip
 
     # --- what others read -------------------------------------------------------------------------------------------
@@ -359,6 +359,11 @@ _METHODS: Final = frozenset({
     "INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "REGISTER", "UPDATE", "INFO", "MESSAGE", "NOTIFY", "REFER",
     "SUBSCRIBE", "PUBLISH", "PRACK",
 })  # fmt: skip
+
+
+def _described(relay: Relay) -> tuple[str, int, bool]:
+    description = relay.description
+    return description.zone, description.weight, description.outgoing
 
 
 def _uri(value: str) -> str:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from kedge.ports.records import CallRecord, CallState, ProgressRecord, RelayRecord
 from kedge.relay.model import InventorySnapshot, RelaySetPolicy
 from kedge.relay.plan import Move, Plan, PlanKind
-from kedge.relay.plan_model import RESTING
+from kedge.relay.plan_model import RESTING, Left
 from kedge.runtime.planning import (
     PlanRequestError,
     is_news,
@@ -48,6 +48,10 @@ _SETTLE: Final = 2.0
 """Seconds that the relays of a set must have been as they are before load is evened out: more may be on their way."""
 _PLAN_AGAIN: Final = 1.0
 """Seconds after which a drain that is stuck is planned anew although no relay has changed."""
+_NAME_AFTER: Final = 5.0
+"""Seconds after which an Event names the calls that cannot leave a drained relay."""
+_NAMED: Final = 20
+"""Calls of one drain that Events name at most."""
 _STALE: Final = 10.0
 """Seconds after which a rebalance is planned anew: calls have come and gone."""
 _REST_AGAIN: Final = 5.0
@@ -202,6 +206,8 @@ class Planner:
         if steering.queue and steering.queue_kind is PlanKind.DRAIN:
             return
         due = steering.uneven_at is not None and now >= max(steering.uneven_at, steering.changed_at + _SETTLE)
+        if steering.rebalance is None and any(one.outgoing for one in relays):
+            due = False  # a rollout moves all calls anyway; nobody has asked for more
         if due and not any(ask.task.kind is PlanKind.DRAIN and ask.tries == 1 for ask in steering.asked.values()):
             await self._plan_rebalance(steering, relays)
 
@@ -254,7 +260,19 @@ class Planner:
             task.calls = task.moved + sum(one.relay_uid == uid for one in here)
             task.to_go = (task.calls - task.moved - len(left)) / pace.calls
             task.message = f"{len(left)} calls cannot leave yet: {left[0].reason}" if left else ""
+            self._name_left(task, failed)
             self._overdue(task, [*((one.call, one.reason) for one in left), *steering.refusing(uid)])
+
+    def _name_left(self, task: Task, left: Sequence[Left]) -> None:
+        """Tell which calls cannot leave, while there is time to help them; most need but a moment."""
+        if task.relay is None or self._clock() - task.begun < _NAME_AFTER:
+            return
+        for one in [one for one in left if one.call not in task.told][: _NAMED - len(task.told)]:
+            task.told.add(one.call)
+            self._books.event(
+                warning=True, reason="CallNotMoved", relay_set=task.key, relay=task.relay.name, call=one.call,
+                message=f"call {one.call} cannot leave relay {task.relay.name} yet: {one.reason}",
+            )  # fmt: skip
 
     def _overdue(self, task: Task, stuck: Sequence[tuple[str, str]]) -> None:
         """Once the deadline has passed, calls that cannot be moved get what the set's policy says."""

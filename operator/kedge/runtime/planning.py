@@ -68,7 +68,7 @@ def plan_relay(one: RelayRecord, sessions: int) -> PlanRelay:
     """Return a relay as plans take it, with so many sessions."""
     return PlanRelay(
         uid=one.uid, name=one.name, zone=one.zone, weight=one.weight, capacity=one.capacity, serving=serves(one),
-        leaving=one.intent == "Drain" or one.state == "Down", sessions=sessions,
+        leaving=one.intent == "Drain" or one.state == "Down", sessions=sessions, outgoing=one.outgoing,
     )  # fmt: skip
 
 

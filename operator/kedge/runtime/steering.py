@@ -49,7 +49,7 @@ class Task:
 
     __slots__ = (
         "begun", "calls", "closing", "done", "failed", "key", "kind", "message", "moved", "refused", "relay", "started",
-        "to_go", "why",
+        "to_go", "told", "why",
     )  # fmt: skip
 
     def __init__(self, kind: PlanKind, key: str, relay: RelayRecord | None, now: float, wall: float) -> None:
@@ -67,6 +67,8 @@ class Task:
         self.message = ""
         self.refused: set[str] = set()
         """Calls of a rebalance that have not moved when asked: they are left in peace."""
+        self.told: set[str] = set()
+        """Calls of a drain that an Event has named, as they could not leave."""
         self.closing = -1.0
         """Monotonic seconds since when it only waits for the records of its last moves; negative: it goes on."""
         self.why = ""

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from kedge.adapters.kube_inventory import describe, pod_facts, relay_set_facts, relays_of
+from kedge.adapters.kube_inventory import PodFacts, describe, pod_facts, relay_set_facts, relays_of
 from kedge.relay.model import Intent, RelayDescription
 
 
@@ -43,6 +43,7 @@ def test_a_pod_that_does_not_run_is_no_relay(changes: dict[str, Any]) -> None:
         ({"annotations": {"kedge.media/drain": "false"}}, Intent.SERVE),
         ({"annotations": {"kedge.media/cordon": "true"}}, Intent.CORDON),
         ({"annotations": {"kedge.media/cordon": "true", "kedge.media/drain": "true"}}, Intent.DRAIN),
+        ({"annotations": {"kedge.media/scale-in": "2023-11-14T22:13:20Z"}}, Intent.DRAIN),
         ({"deletionTimestamp": "2023-11-14T22:13:20Z"}, Intent.DRAIN),
     ],
     ids=str,
@@ -67,6 +68,28 @@ def test_a_pod_is_a_relay_of_the_set_that_its_label_names() -> None:
         uid="uid-r1", name="r1", relay_set="media/voice", control=("192.0.2.1", 2300), node="n1", zone="b"
     )
     assert relays == [expected]
+
+
+@pytest.mark.parametrize("make", ["pod-template-hash", "controller-revision-hash"])
+def test_pods_of_another_make_than_the_newest_are_outgoing(make: str) -> None:
+    def made(name: str, word: str, created: str) -> PodFacts:
+        labels = {"kedge.media/relayset": "voice", make: word}
+        facts = pod_facts(pod(name, metadata={"labels": labels, "creationTimestamp": f"2023-11-14T{created}Z"}))
+        assert facts is not None
+        return facts
+
+    old = [made("r1", "x", "10:00:00"), made("r2", "x", "10:00:01")]
+    new = made("r3", "y", "11:00:00")
+
+    assert outgoing(*old) == []
+    assert outgoing(*old, new) == ["r1", "r2"]
+    assert outgoing(*old, new, made("r4", "x", "12:00:00")) == ["r3"], "the rollout was taken back"
+
+
+def outgoing(*pods: PodFacts) -> list[str]:
+    facts = relay_set_facts(relay_set(replicas=1))
+    assert facts is not None
+    return [one.name for one in relays_of({"media/voice": facts}, pods, {}) if one.outgoing]
 
 
 def test_a_name_too_long_for_a_label_finds_its_pods() -> None:

@@ -203,6 +203,24 @@ async def test_a_relay_set_that_does_not_fit_its_schema_harms_no_other() -> None
     assert all("voice" in one for one in kube.writes)
 
 
+async def test_a_set_that_shrinks_marks_its_victim_first_and_lowers_the_number_when_that_is_empty() -> None:
+    kube, view = world({"replicas": 2})
+    kube.put({"kind": "Pod", **pod("r2")})
+    view.now = (snapshot(relay("r1", sessions=2), relay("r2", sessions=1)),)
+
+    async with running(kube, view):
+        await kube.until(lambda: ("Deployment", "media", "voice-relay") in kube.objects)
+        kube.put(relay_set_manifest({"replicas": 1}))
+        await kube.until(lambda: "patch Pod/r2" in kube.writes)
+        await several_looks(kube)
+        before = kube.objects["Deployment", "media", "voice-relay"]["spec"]["replicas"]
+        view.now = (snapshot(relay("r1", sessions=3), relay("r2", intent="Drain")),)
+        await kube.until(lambda: kube.objects["Deployment", "media", "voice-relay"]["spec"]["replicas"] == 1)
+
+    assert before == 2
+    assert [one for one in kube.writes if one.startswith("patch")] == ["patch Pod/r2"]
+
+
 async def test_a_key_that_the_watch_tells_is_looked_at_long_before_the_resync() -> None:
     kube, view = world()
     watches: list[Watch] = []

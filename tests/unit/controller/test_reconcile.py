@@ -94,6 +94,21 @@ def test_what_belongs_to_someone_else_is_neither_applied_nor_deleted() -> None:
     assert condition(outcome, "Ready") == ("False", "CannotServe")
 
 
+def test_a_rollout_that_cannot_go_on_says_why() -> None:
+    wanted = relay_set()
+    sick = pod("r3", phase="Pending")
+    sick["status"]["containerStatuses"] = [{"state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}]
+    seen = observed(wanted, pod("r1"), pod("r2"), sick, replicas=3, updatedReplicas=1)
+
+    outcome = look(wanted, seen, READY)
+
+    assert condition(outcome, "Progressing") == ("True", "RollingOut")
+    assert condition(outcome, "Degraded") == ("True", "PodsFailing")
+    told = {one["type"]: one["message"] for one in status(outcome)["conditions"]}
+    assert told["Degraded"] == "pod r3 does not start: ErrImagePull: not found"
+    assert told["Progressing"] == f"1 of 2 pods are up to date, 2 available; {told['Degraded']}"
+
+
 def test_status_of_a_healthy_set() -> None:
     wanted = relay_set()
 

@@ -53,6 +53,21 @@ def test_calls_spread_by_weight() -> None:
     assert by_target(plan_drain(some.relays, some.calls, "r0")) == {"r1": 10, "r2": 30}
 
 
+def test_relays_that_a_rollout_is_about_to_replace_get_only_what_has_no_room_elsewhere() -> None:
+    some = make_set([10, 0, 5, 0], capacity=12)
+    relays = [replace(relay, outgoing=relay.uid in ("r0", "r1")) for relay in some.relays]
+    assert by_target(plan_drain(relays, some.calls, "r0")) == {"r2": 3, "r3": 7}
+    assert by_target(plan_drain(relays[:3], some.calls, "r0")) == {"r1": 3, "r2": 7}
+
+
+def test_a_call_stays_in_its_zone_even_if_it_has_to_move_again_there() -> None:
+    old = PlanRelay(uid="b", name="b", zone="z", outgoing=True)
+    new = PlanRelay(uid="c", name="c", zone="y")
+    calls = [PlanCall("here", "a", zone="z"), PlanCall("anywhere", "a")]
+    plan = plan_drain([PlanRelay(uid="a", name="a", sessions=2), old, new], calls, "a")
+    assert {move.call: move.target for move in plan.moves} == {"here": "b", "anywhere": "c"}
+
+
 def test_moves_alternate_between_targets_so_that_none_gets_a_burst() -> None:
     some = make_set([40, 20, 0])
     targets = [move.target for move in plan_drain(some.relays, some.calls, "r0").moves]

@@ -220,6 +220,22 @@ async def test_without_any_other_relay_calls_stay() -> None:
     assert world.progress().message == "3 calls cannot leave yet: NoRelay"
 
 
+async def test_calls_that_cannot_leave_are_named_once_but_not_thousands_of_them() -> None:
+    world = World(3)
+    world.change("r0", intent="Drain")
+    await world.run(4)
+    assert world.events == []
+    await world.run(6)
+    assert world.events == [
+        ("CallNotMoved", f"call c0000{number} cannot leave relay relay-r0 yet: NoRelay") for number in range(3)
+    ]
+
+    many = World(1000)
+    many.change("r0", intent="Drain")
+    await many.run(20)
+    assert len(many.events) == 20
+
+
 async def test_calls_that_are_set_up_meanwhile_have_not_failed() -> None:
     world = World(0, 0)
     (ringing,) = world.add_calls("r0", 1, movable=Condition(status=False, reason="NotEstablished"))
@@ -487,6 +503,32 @@ async def test_scale_out_during_a_drain_moves_no_call_twice() -> None:
 
     assert world.loads() == [0, 300, 300, 300]
     assert max(call.anchors for call in world.calls.values()) == 1
+
+
+async def test_load_is_evened_out_after_a_rollout_and_not_during_it_unless_somebody_asks() -> None:
+    world = World(30, 30, rebalance=EXACT)
+    await world.run(5)
+    world.change("r0", outgoing=True)
+    world.change("r1", outgoing=True)
+    world.add_relay("r2")
+    await world.run(10)
+    assert world.loads() == [30, 30, 0]
+
+    world.change("r0", intent="Drain")
+    await world.run(10)
+    assert world.loads() == [0, 30, 30], "to a relay that stays"
+
+    world.planner.rebalance(SET)
+    await world.run(10)
+    assert world.moves() == 30, "even already"
+    world.change("r1", intent="Drain")
+    world.add_relay("r3")
+    await world.run(10)
+    for gone in ("r0", "r1"):
+        del world.relays[gone]
+    await world.run(10)
+    assert world.loads() == [30, 30]
+    assert world.moves() == 60
 
 
 async def test_calls_that_will_not_move_are_left_in_peace_by_a_rebalance() -> None:
