@@ -302,7 +302,15 @@ def test_an_agent_that_is_told_to_end_amid_a_hold_ends_after_it() -> None:
     assert status == 0
 
 
-NAMESPACE = "held-relays"
+class Held:
+    """kubectl in a namespace of one test's own."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self.namespace = f"held-{secrets.token_hex(3)}"
+
+    def __call__(self, *args: str, stdin: str | None = None) -> str:
+        return self._lab.kubectl(f"--namespace={self.namespace}", *args, stdin=stdin)
 
 
 class Silent:
@@ -313,22 +321,23 @@ class Silent:
 
 
 @pytest.fixture
-def held(own_lab: Lab) -> Iterator[Callable[..., str]]:
-    """kubectl in a namespace where an operator gives relays an agent, at first under the restricted standard."""
+def held(own_lab: Lab) -> Iterator[Held]:
+    """A namespace where an operator gives relays an agent, at first under the restricted standard."""
     own_lab.kubectl("apply", "--server-side", "-f", str(CRDS))
     own_lab.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/relaysets.kedge.media")
+    held = Held(own_lab)
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    own_lab.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
+    own_lab.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": held.namespace, "labels": labels}})
     manifests = ManifestSettings(image=own_lab.relay_image, agent_image=images.KEDGE, signaling_labels={"app": "none"})
-    settings = OperatorSettings(manifests=manifests, namespace=NAMESPACE)
+    settings = OperatorSettings(manifests=manifests, namespace=held.namespace)
     operator = Operator(settings, KubeClient(str(own_lab.kubeconfig)), Silent())
     with Background(operator.run, inside=own_lab.inside):
-        yield lambda *args, **more: own_lab.kubectl(f"--namespace={NAMESPACE}", *args, **more)
-        own_lab.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+        yield held
+        own_lab.kubectl("delete", "namespace", held.namespace, "--wait=false")
 
 
 @BROKEN_TLS
-def test_a_pod_lives_until_its_last_call_has_left(own_lab: Lab, held: Callable[..., str]) -> None:
+def test_a_pod_lives_until_its_last_call_has_left(own_lab: Lab, held: Held) -> None:
     spec = {"engine": "RTPEngine", "replicas": 1, "media": {"portRange": {"min": 16384, "max": 16583}}}
     metadata = {"name": "voice"}
     relay_set = {"apiVersion": "kedge.media/v1alpha1", "kind": "RelaySet", "metadata": metadata, "spec": spec}
@@ -354,8 +363,10 @@ EXTERNAL = "198.51.100.7"
 
 
 @BROKEN_TLS
-def test_a_relay_advertises_the_external_address_of_its_node(own_lab: Lab, held: Callable[..., str]) -> None:
-    own_lab.kubectl("label", "--overwrite", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=privileged")
+def test_a_relay_advertises_the_external_address_of_its_node(own_lab: Lab, held: Held) -> None:
+    own_lab.kubectl(
+        "label", "--overwrite", "namespace", held.namespace, "pod-security.kubernetes.io/enforce=privileged"
+    )
     media = {
         "hostNetwork": True, "advertise": {"type": "NodeExternalIP"}, "portRange": {"min": 16384, "max": 16583},
     }  # fmt: skip
