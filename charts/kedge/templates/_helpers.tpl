@@ -52,6 +52,7 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
 runAsNonRoot: true
 runAsUser: 65532
 runAsGroup: 65532
+fsGroup: 65532  # mounted Secrets are the group's to read
 seccompProfile:
   type: RuntimeDefault
 {{- end -}}

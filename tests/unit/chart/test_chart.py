@@ -94,6 +94,7 @@ def test_no_container_has_more_rights_than_restricted_pods_may_have(helm: Path, 
         spec = pod["spec"]
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["securityContext"]["fsGroup"] == spec["securityContext"]["runAsGroup"], "Secrets can be read"
         assert [one["securityContext"] for one in spec["containers"]] == [RESTRICTED] * len(spec["containers"])
 
 
