@@ -44,6 +44,7 @@ picture: venv ## Make docs/demo.svg anew, from a real run of the demo
 
 test: lab $(DOCS_STAMP) ## All of it: lint, types, layers, CRDs, docs, and every test; coverage is shown
 	@rm -f .coverage .coverage.*
+	@echo "Two jobs run at once now, some for a quarter of an hour; each prints what it has to say when it ends."
 	$(AGAIN) --jobs=2 --output-sync=line test-in-cluster test-beside
 	$(AGAIN) test-with-audio
 	@$(VENV)/bin/coverage combine --quiet
