@@ -50,13 +50,13 @@ test: lab $(DOCS_STAMP) ## All of it: lint, types, layers, CRDs, docs, and every
 	@$(VENV)/bin/coverage combine --quiet
 	@$(VENV)/bin/coverage report
 
-# A cluster's tests wait most of the time, for pods that start and nodes that time out: the others run beside them.
-# Those that listen to audio come last, alone, since phones and relays share two cores with whatever else runs.
+# A cluster's tests wait most of the time, for pods that start and nodes that time out: the others run beside them, and
+# give way. Those that listen to audio come last, alone, as phones and relays share two cores with whatever else runs.
 test-in-cluster: lab
 	COVERAGE_FILE=.coverage.cluster $(PYTEST) $(COVER) tests/cluster
 
 test-beside: lint types layers crds-check chart-check docs-check packages
-	COVERAGE_FILE=.coverage.beside $(PYTEST) $(COVER) tests/unit tests/kit tests/wire
+	COVERAGE_FILE=.coverage.beside nice -n 10 $(PYTEST) $(COVER) tests/unit tests/kit tests/wire
 
 test-with-audio: packages
 	COVERAGE_FILE=.coverage.audio $(PYTEST) $(COVER) tests/e2e
