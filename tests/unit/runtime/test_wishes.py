@@ -242,7 +242,7 @@ def test_a_refused_move_is_told_and_tried_again_after_a_rest_that_grows() -> Non
     assert first == Condition(
         status=False,
         reason="MoveFailed",
-        message="a party refused the new relay; the next try is 10 s after this one",
+        message="right answered 488; the next try is 10 s after this one",
     )
     assert second is not None
     assert second.message.endswith("the next try is 20 s after this one")
