@@ -48,10 +48,6 @@ _SETTLE: Final = 2.0
 """Seconds that the relays of a set must have been as they are before load is evened out: more may be on their way."""
 _PLAN_AGAIN: Final = 1.0
 """Seconds after which a drain that is stuck is planned anew although no relay has changed."""
-_NAME_AFTER: Final = 5.0
-"""Seconds after which an Event names the calls that cannot leave a drained relay."""
-_NAMED: Final = 20
-"""Calls of one drain that Events name at most."""
 _STALE: Final = 10.0
 """Seconds after which a rebalance is planned anew: calls have come and gone."""
 _REST_AGAIN: Final = 5.0
@@ -260,18 +256,15 @@ class Planner:
             task.calls = task.moved + sum(one.relay_uid == uid for one in here)
             task.to_go = (task.calls - task.moved - len(left)) / pace.calls
             task.message = f"{len(left)} calls cannot leave yet: {left[0].reason}" if left else ""
-            self._name_left(task, failed)
+            self._name_left(task, leaving[uid], failed)
             self._overdue(task, [*((one.call, one.reason) for one in left), *steering.refusing(uid)])
 
-    def _name_left(self, task: Task, left: Sequence[Left]) -> None:
+    def _name_left(self, task: Task, relay: RelayRecord, left: Sequence[Left]) -> None:
         """Tell which calls cannot leave, while there is time to help them; most need but a moment."""
-        if task.relay is None or self._clock() - task.begun < _NAME_AFTER:
-            return
-        for one in [one for one in left if one.call not in task.told][: _NAMED - len(task.told)]:
-            task.told.add(one.call)
+        for one in task.to_name(left, self._clock()):
             self._books.event(
-                warning=True, reason="CallNotMoved", relay_set=task.key, relay=task.relay.name, call=one.call,
-                message=f"call {one.call} cannot leave relay {task.relay.name} yet: {one.reason}",
+                warning=True, reason="CallNotMoved", relay_set=task.key, relay=relay.name, call=one.call,
+                message=f"call {one.call} cannot leave relay {relay.name} yet: {one.reason}",
             )  # fmt: skip
 
     def _overdue(self, task: Task, stuck: Sequence[tuple[str, str]]) -> None:
@@ -400,12 +393,7 @@ class Planner:
         if not task.why:
             task.calls = task.moved + task.failed
         steering.finished = task
-        where = f"relay {task.relay.name} is" if task.relay is not None else "calls are"
-        done = "drained" if task.kind is PlanKind.DRAIN else "spread"
-        text = f"{where} {done}: {task.moved} of {task.calls} calls moved, {task.failed} failed"
-        if task.why:
-            text = f"{task.kind.value} ended early: {task.moved} of {task.calls} calls moved; {task.why}"
         self._books.event(
             warning=bool(task.failed), reason=f"{task.kind.value}Done", relay_set=task.key, call="",
-            relay=task.relay.name if task.relay is not None else "", message=text,
+            relay=task.relay.name if task.relay is not None else "", message=task.summary(),
         )  # fmt: skip

@@ -20,6 +20,10 @@ _ASK_AGAIN: Final = 2.0
 """Seconds after which a move that has not come about counts as refused; twice as many with each further try."""
 _MOST_PATIENCE: Final = 64.0
 """Seconds between two tries of one call at most."""
+_NAME_AFTER: Final = 5.0
+"""Seconds after which an Event names the calls that cannot leave a drained relay."""
+_NAMED: Final = 20
+"""Calls of one drain that Events name at most."""
 _BURST: Final = 0.1
 """Seconds of the pace that may be made up for at once when a look came late."""
 
@@ -82,6 +86,22 @@ class Task:
             started=self.started, calls=self.calls, moved=self.moved, failed=self.failed, seconds_left=self.to_go,
             done=self.done, message=self.message,
         )  # fmt: skip
+
+    def summary(self) -> str:
+        """Return in a sentence how it has ended."""
+        if self.why:
+            return f"{self.kind.value} ended early: {self.moved} of {self.calls} calls moved; {self.why}"
+        where = f"relay {self.relay.name} is" if self.relay is not None else "calls are"
+        done = "drained" if self.kind is PlanKind.DRAIN else "spread"
+        return f"{where} {done}: {self.moved} of {self.calls} calls moved, {self.failed} failed"
+
+    def to_name(self, left: Sequence[Left], now: float) -> list[Left]:
+        """Return the calls among those that cannot leave which an Event is to name now; each one once."""
+        if now - self.begun < _NAME_AFTER:
+            return []
+        news = [one for one in left if one.call not in self.told][: _NAMED - len(self.told)]
+        self.told.update(one.call for one in news)
+        return news
 
 
 class Ask:
