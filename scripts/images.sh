@@ -48,17 +48,14 @@ debian_base() {
 if $from_debian; then
     [[ $builder == buildah ]] || { echo "images.sh: --from-debian needs buildah" >&2 && exit 1; }
     BASE=localhost/kedge-base:debian
-    debian_base $BASE python3 ca-certificates
-    debian_base $BASE-build python3 python3-venv ca-certificates
+    debian_base $BASE python3 python3-venv ca-certificates
 fi
 
 common=(--build-arg "VERSION=$tag" --build-arg "REVISION=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)")
 [[ -z ${BASE:-} ]] || common+=(--build-arg "BASE=$BASE")
 for image in "${images[@]}"; do
     name=localhost/kedge && [[ $image == kedge ]] || name=localhost/kedge-$image
-    words=("${common[@]}")
-    if $from_debian && [[ $image == kedge ]]; then words+=(--build-arg "BUILD_BASE=$BASE-build"); fi
-    "${build[@]}" "${words[@]}" "${flags[@]}" -f "images/$image/Containerfile" -t "$name:$tag" .
+    "${build[@]}" "${common[@]}" "${flags[@]}" -f "images/$image/Containerfile" -t "$name:$tag" .
     echo "built $name:$tag"
     if [[ -n ${ARCHIVES:-} ]]; then
         mkdir -p "$ARCHIVES"

@@ -17,6 +17,10 @@ class StartError(LabError):
     """A daemon ended, or was not ready within its time. Carries the end of its log."""
 
 
+class PolicyError(LabError):
+    """A NetworkPolicy says what the lab does not enforce, or nft refused its rules."""
+
+
 class LabOnlyError(LabError):
     """A cluster that the lab did not start cannot be cut, killed or loaded from here."""
 

@@ -10,7 +10,7 @@ import ctypes
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from tests.lab import machine
@@ -34,6 +34,17 @@ def ip(*arguments: str) -> str:
     return done.stdout
 
 
+@contextmanager
+def inside(path: Path) -> Iterator[None]:
+    """Take the calling thread into the network namespace that a file stands for: ``/proc/PID/ns/net``, for instance."""
+    with open("/proc/thread-self/ns/net") as home, path.open() as there:
+        _set_namespace(there.fileno())
+        try:
+            yield
+        finally:
+            _set_namespace(home.fileno())
+
+
 class Namespace:
     """A network namespace with a name."""
 
@@ -46,15 +57,9 @@ class Namespace:
         """The words to put before a command that shall run in it."""
         return [str(machine.program("nsenter")), f"--net={self.path}"]
 
-    @contextmanager
-    def inside(self) -> Iterator[None]:
+    def inside(self) -> AbstractContextManager[None]:
         """Take the calling thread into it; sockets made meanwhile belong there for good."""
-        with open("/proc/thread-self/ns/net") as home, self.path.open() as there:
-            _set_namespace(there.fileno())
-            try:
-                yield
-            finally:
-                _set_namespace(home.fileno())
+        return inside(self.path)
 
     def create(self) -> None:
         """Make it, with its loopback up."""
