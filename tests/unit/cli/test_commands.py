@@ -183,15 +183,19 @@ def _when_followed(server: Server) -> None:
 
 
 def test_following_ends_with_an_interrupt_and_no_word() -> None:
-    with Server() as server:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "kedge.cli.main", "events", "--follow", "--server", server.url],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+    # As at a terminal: a shell has what it puts into the background, these tests perhaps, ignore the signal.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "kedge.cli.main", "events", "--follow"]
+    with (
+        Server() as server,
+        subprocess.Popen([*command, "--server", server.url], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process,
+    ):
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=10)
+        try:
+            _, err = process.communicate(timeout=10)
+        finally:
+            process.kill()
 
     assert (process.returncode, err) == (130, b"")
 
