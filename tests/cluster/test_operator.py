@@ -15,6 +15,7 @@ from tests.cluster.conftest import BROKEN_TLS, Namespace
 from kedge.adapters.kube_client import KubeClient
 from kedge.controller.manifests import ManifestSettings
 from kedge.controller.operator import Operator, OperatorSettings
+from kedge.ports.kube import RELAY_SET_KIND, Kind, Manifest
 from kedge.ports.records import EventRecord, FailoverRecord, RelayRecord, SignalingSnapshot
 
 pytestmark = BROKEN_TLS
@@ -70,15 +71,21 @@ def relay(namespace: Namespace, pod: dict[str, Any], state: str = "Ready", *, se
 
 @contextmanager
 def running(
-    namespace: Namespace, view: View, directory: Path, monotonic: Callable[[], float] = time.monotonic
+    namespace: Namespace,
+    view: View,
+    directory: Path,
+    monotonic: Callable[[], float] = time.monotonic,
+    *,
+    client: Callable[[str], KubeClient] = KubeClient,
+    resync: float = 5.0,
 ) -> Iterator[Operator]:
     settings = OperatorSettings(
         manifests=ManifestSettings(image="relay:1", signaling_labels={"app.kubernetes.io/component": "signaling"}),
         namespace=namespace.name,
-        resync=5.0,
+        resync=resync,
         poll=0.2,
     )
-    operator = Operator(settings, KubeClient(namespace.kubeconfig("operator", directory)), view, monotonic=monotonic)
+    operator = Operator(settings, client(namespace.kubeconfig("operator", directory)), view, monotonic=monotonic)
     operator.start()
     try:
         yield operator
@@ -208,6 +215,47 @@ def test_a_new_operator_changes_nothing(namespace: Namespace, view: View, tmp_pa
         namespace.until(lambda: namespace.get("rly", "voice")["status"]["readyReplicas"] == 1, "it has looked")
 
     assert [namespace.get(kind, "voice-relay")["metadata"]["resourceVersion"] for kind in kinds] == before
+
+
+class Counting(KubeClient):
+    """Counts resyncs and writes."""
+
+    def __init__(self, kubeconfig: str) -> None:
+        super().__init__(kubeconfig)
+        self.resyncs = 0
+        self.writes: list[str] = []
+
+    async def list_objects(self, kind: Kind, namespace: str, selector: str = "") -> list[Manifest]:
+        self.resyncs += kind == RELAY_SET_KIND
+        return await super().list_objects(kind, namespace, selector)
+
+    async def apply(self, kind: Kind, manifest: Manifest, *, subresource: str = "") -> Manifest:
+        self.writes.append(f"apply {kind.kind}")
+        return await super().apply(kind, manifest, subresource=subresource)
+
+    async def patch_status(self, kind: Kind, namespace: str, name: str, status: Manifest) -> Manifest:
+        self.writes.append(f"status {kind.kind}")
+        return await super().patch_status(kind, namespace, name, status)
+
+
+def test_a_resync_writes_nothing_where_nothing_has_changed(namespace: Namespace, view: View, tmp_path: Path) -> None:
+    namespace.create(relay_set(replicas=1))
+    namespace.relay_pod("r1", LABELS, "192.0.2.11")
+    made: list[Counting] = []
+
+    def counting(kubeconfig: str) -> KubeClient:
+        made.append(Counting(kubeconfig))
+        return made[0]
+
+    with running(namespace, view, tmp_path, client=counting, resync=0.5):
+        (client,) = made
+        namespace.until(lambda: "status RelaySet" in client.writes, "a status is written")
+        first = client.resyncs
+        namespace.until(lambda: client.resyncs >= first + 4, "all has come to rest")
+        before = list(client.writes)
+        namespace.until(lambda: client.resyncs >= first + 9, "several resyncs later")
+
+        assert client.writes == before
 
 
 @pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "crashed"])

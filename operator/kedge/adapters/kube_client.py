@@ -71,7 +71,8 @@ class KubeClient:
 
     async def list_objects(self, kind: Kind, namespace: str, selector: str = "") -> list[Manifest]:
         """Return the objects of a namespace (empty: of all) that a label selector matches."""
-        return (await self.list_with_version(kind, namespace, selector))[0]
+        named = {"apiVersion": kind.api_version, "kind": kind.kind}  # which a list says once, of all its items
+        return [{**named, **one} for one in (await self.list_with_version(kind, namespace, selector))[0]]
 
     async def list_with_version(self, kind: Kind, namespace: str, selector: str = "") -> tuple[list[Manifest], str]:
         """Return the objects, and the resource version to watch on from."""

@@ -106,7 +106,7 @@ class KubeApi(Protocol):
         """Return the object, or None where there is none."""
 
     async def list_objects(self, kind: Kind, namespace: str, selector: str = "") -> list[Manifest]:
-        """Return the objects of a namespace (empty: of all) that a label selector matches."""
+        """Return the objects of a namespace (empty: of all) that a label selector matches, each as ``get`` does."""
 
     async def create(self, kind: Kind, manifest: Manifest) -> Manifest:
         """Create the object that the manifest names."""

@@ -97,6 +97,17 @@ async def test_a_long_list_comes_in_pages(tmp_path: Path) -> None:
     ]
 
 
+async def test_what_is_listed_says_what_it_is_though_the_list_says_it_only_once(tmp_path: Path) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        answer = {"kind": "DeploymentList", "items": [{"metadata": {}}], "metadata": {"resourceVersion": "7"}}
+        return web.json_response(answer)
+
+    async with serving(handler, tmp_path) as client:
+        listed = await client.list_objects(DEPLOYMENT_KIND, "media")
+
+    assert listed == [{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {}}]
+
+
 async def test_what_is_not_there_is_none(tmp_path: Path) -> None:
     async with serving(refusing(404, "NotFound"), tmp_path) as client:
         assert await client.get(POD_KIND, "media", "x") is None
