@@ -94,9 +94,9 @@ async def test_from_helm_install_to_calls_and_relays_lost(
 ) -> None:
     began = time.monotonic()
     install(kedge)
-    numbers = await phones.place_calls(CALLS, rtp=True)
-    record_property("seconds from helm install to 20 calls answered", time.monotonic() - began)
-    assert len(numbers) == CALLS
+    assert await phones.place_calls(1, rtp=True)
+    record_property("seconds from helm install to the first call answered", time.monotonic() - began)
+    assert len(await phones.place_calls(CALLS - 1, rtp=True)) == CALLS - 1
     assert await phones.wait_audio(time.monotonic(), within=5)
 
     assert knock(kedge, "") == 401
