@@ -49,7 +49,9 @@ async def test_two_nodes_are_drained_at_once(own_lab: Lab, kedge: InstalledKedge
 
             drains = [asyncio.create_task(asyncio.to_thread(drain, own_lab, node)) for node in others]
             while not all(one.done() for one in drains):
-                fewest = min(fewest, [one["state"] for one in on_stage.relays().values()].count("Ready"))
+                # One that is Ready to Kubernetes, and so counts for the budget, may have yet to be probed by signaling.
+                staying = [one for one in on_stage.relays().values() if one["state"] not in ("Draining", "Down")]
+                fewest = min(fewest, len(staying))
                 await asyncio.sleep(0.1)
             await asyncio.gather(*drains)
             record_property("two nodes drained at once, seconds", time.monotonic() - began)
