@@ -22,7 +22,7 @@ CALLS = 6
 RELAYS = 2
 PHONES = (CALLEE, 5070)
 CONTROL_PORT, METRICS_PORT = 2223, 9090
-NODES = "192.0.2.8/29"
+NODE_NETWORK = "192.0.2.8/29"
 """The addresses of the lab's nodes, of none of its pods, and not the lab's own."""
 PING, PONG = b"test1 d7:command4:pinge", b"test1 d6:result4:ponge"
 STRANGER: Final = "stranger"
@@ -44,7 +44,7 @@ def kedge(own_lab: Lab, policies: Policies) -> Iterator[InstalledKedge]:
         for component in ("operator", "signaling"):
             values[component]["replicas"] = 1
         values["signaling"]["hostNetwork"] = False
-        values["relays"]["signalingNetworks"] = [NODES]
+        values["relays"]["signalingNetworks"] = [NODE_NETWORK]
         values["settings"]["routes"][1]["nextHops"] = [{"address": address_of(kedge, STRANGER), "port": PHONES[1]}]
         kedge.helm("install", RELEASE, str(CHART), values=values)
         kedge.relay_set(RELAYS)
@@ -146,9 +146,10 @@ async def phones(
         await made.place_calls(CALLS, rtp=True)
         assert await made.wait_audio(time.monotonic(), within=5)
         yield made
-        assert await made.hang_up()
     finally:
+        over = await made.hang_up()  # whatever has failed: signaling does not end while it has calls
         await made.stop()
+    assert over
 
 
 def test_a_stranger_reaches_neither_a_relays_control_nor_the_admin_api(
