@@ -51,17 +51,17 @@ class Books(Protocol):
 
 def registry_of(books: Books) -> CollectorRegistry:
     """Return a registry with Kedge's metrics, and those of the process and of Python."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(SignalingCollector(books))
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    return registry
+    return _registry(SignalingCollector(books))
 
 
 def operator_registry(reloads: Reloads) -> CollectorRegistry:
     """Return a registry for an operator without signaling: its settings, and the process and Python."""
+    return _registry(_ReloadCollector(reloads))
+
+
+def _registry(ours: Collector) -> CollectorRegistry:
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_ReloadCollector(reloads))
+    registry.register(ours)
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     return registry

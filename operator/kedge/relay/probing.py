@@ -2,8 +2,7 @@
 
 A ping leaves every ``interval``. A first refusal brings a confirming ping forward, so that a killed daemon is known a
 few milliseconds after the first probe that met its closed port; so does an agent's word of a dead link, at once. After
-trouble, and about once a second, the relay is
-asked which instance it is.
+trouble, and about once a second, the relay is asked which instance it is.
 """
 
 from __future__ import annotations
