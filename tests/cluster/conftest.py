@@ -13,9 +13,9 @@ import pytest
 from tests.lab.control_plane import ApiServer
 from tests.lab.daemons import wait_until
 from tests.lab.errors import KubectlError
-from tests.lab.fixtures import apiserver, lab, own_lab
+from tests.lab.fixtures import apiserver, lab, own_lab, shared_lab
 
-__all__ = ["apiserver", "lab", "own_lab"]
+__all__ = ["apiserver", "lab", "own_lab", "shared_lab"]
 
 BROKEN_TLS = pytest.mark.filterwarnings(
     r"ignore:Exception ignored in. <(function _(Selector|SSLProtocol)Transport.__del__|socket.socket)"

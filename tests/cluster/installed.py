@@ -27,6 +27,9 @@ TEST_NUMBER: Final = "88100"
 """Calls to it go to a callee of their own, which sends audio back."""
 ECHO: Final = (CALLEE, 5090)
 
+SIGNALING_NODE: Final = "example.com/signaling"
+"""Label of the nodes whose addresses trunks are pointed at."""
+
 ARCHIVES: Final = "KEDGE_ARCHIVES"
 """A folder that `ARCHIVES=FOLDER scripts/images.sh` saved images to: they are installed instead of the lab's own."""
 
@@ -47,6 +50,7 @@ class InstalledKedge:
         self._pod_security = pod_security
         self._tokens: dict[str, str] = {}
         self._uninstalled = math.inf
+        self._nodes = sorted(lab.node_addresses)[:2]
         built = ARCHIVES in os.environ
         self.image = "localhost/kedge:dev" if built else images.KEDGE
         self.relay_image = "localhost/kedge-rtpengine:dev" if built else lab.relay_image
@@ -56,6 +60,7 @@ class InstalledKedge:
         self._provide_images()
         for address in (CALLER, CALLEE):
             assert self.lab.run_in_lab_netns(["ip", "addr", "replace", f"{address}/32", "dev", "lo"]).wait(10) == 0
+        self.lab.kubectl("label", "--overwrite", "node", *self._nodes, f"{SIGNALING_NODE}=yes")
         labels = {"pod-security.kubernetes.io/enforce": self._pod_security}
         self.lab.apply(
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace, "labels": labels}}
@@ -124,7 +129,7 @@ class InstalledKedge:
                 "routes": [self._route("callers", self._callee), self._route("cluster", ECHO)],
             },
             "operator": {**small},
-            "signaling": {**small},
+            "signaling": {**small, "nodeSelector": {SIGNALING_NODE: "yes"}},
             "test": {"host": self.nodes()[0], "call": {"number": TEST_NUMBER, "seconds": 1}},
             **more,
         }
@@ -142,8 +147,8 @@ class InstalledKedge:
         return found[0]
 
     def nodes(self) -> list[str]:
-        """Return the nodes' addresses; a signaling pod with host network has one of them."""
-        return [self.lab.node_addresses[name] for name in sorted(self.lab.node_addresses)]
+        """Return the addresses of the nodes for signaling; a signaling pod with host network has one of them."""
+        return [self.lab.node_addresses[name] for name in self._nodes]
 
     def kubectl(self, *args: str, stdin: str | None = None) -> str:
         """Run kubectl in the namespace, as administrator."""

@@ -27,7 +27,9 @@ def installed(lab: Lab, **values: Any) -> Iterator[InstalledKedge]:
     """Install the chart by Helm, with one signaling pod on the first node; there is no RelaySet yet."""
     with InstalledKedge(lab, callee=PHONES) as kedge:
         given = kedge.values(**values)
-        given["signaling"] |= {"replicas": 1, "nodeSelector": {"kubernetes.io/hostname": min(lab.node_addresses)}}
+        given["signaling"] |= {
+            "replicas": 1, "nodeSelector": {"kubernetes.io/hostname": min(lab.node_addresses)},
+        }  # fmt: skip
         kedge.helm("install", RELEASE, str(CHART), values=given)
         yield kedge
 

@@ -19,7 +19,6 @@ from tests.cluster.system import ROOT
 from tests.kit.phones import Behaviour, quantile
 from tests.lab import Lab
 
-NODES = 3
 CALLS = 20
 MANY, RTP_EVERY = 200, 4
 """Calls under load; every fourth has audio: 100 phones are what this machine plays beside all the rest."""

@@ -91,13 +91,13 @@ def serving(pods: Pods) -> list[str]:
     return [one.name for one in relays if one.intent is Intent.SERVE and one.backend_ready]
 
 
-def test_a_relay_set_becomes_relays_that_answer_on_both_nodes(pods: Pods) -> None:
+def test_a_relay_set_becomes_relays_that_answer_on_nodes_of_their_own(pods: Pods) -> None:
     apply(pods, 2)
 
     wait_until(lambda: len(serving(pods)) == 2, "two relays serve", timeout=60)
 
     relays = pods.published.all[-1].relays
-    assert {one.node for one in relays} == set(pods.cluster.node_addresses)
+    assert len({one.node for one in relays}) == 2
     assert all(answers(pods.cluster, one.control[0], tries=25) for one in relays)
     status = pods.get("relayset", "voice")["status"]
     assert status["replicas"] == 2

@@ -1,13 +1,14 @@
-"""pytest fixtures: a cluster for each file of tests, and a lone API server for the whole session.
+"""pytest fixtures: one cluster and one lone API server for a whole session.
 
-A conftest imports what its tests use: ``from tests.lab.fixtures import apiserver, lab, own_lab``. Logs of a session
-with failures are kept in ``build/lab-logs``.
+A conftest imports what its tests use: ``from tests.lab.fixtures import apiserver, lab, own_lab, shared_lab``. Logs of a
+session with failures are kept in ``build/lab-logs``.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from typing import Final
 
 import pytest
 from tests.lab import machine
@@ -16,22 +17,27 @@ from tests.lab.control_plane import ApiServer
 from tests.lab.lab import Lab
 
 LOGS = machine.ROOT / "build" / "lab-logs"
+NODES: Final = 3
+"""Two can be drained at once, and relays have a place left."""
 
 
-@pytest.fixture(scope="module")
-def own_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """The lab's own cluster with two nodes (``NODES`` of the file says otherwise), for tests that cut, kill and freeze.
-
-    Each file of tests has one of its own: it starts in seconds, and what one file did to nodes and addresses (a lab
-    has 32 a node, given out again after that many pods) cannot be what another one fails of.
-    """
-    own = Lab.start(nodes=getattr(request.module, "NODES", 2), services=True, logs=LOGS / "start")
+@pytest.fixture(scope="session")
+def shared_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """The lab's own cluster. Tests take ``own_lab``."""
+    own = Lab.start(nodes=NODES, services=True, logs=LOGS / "start")
     try:
         yield own
         if request.session.testsfailed:
             own.save_logs(LOGS / own.run)
     finally:
         own.stop()
+
+
+@pytest.fixture(scope="module")
+def own_lab(shared_lab: Lab) -> Iterator[Lab]:
+    """The lab's own cluster, for tests that cut, kill and freeze; each file of tests leaves it as it was."""
+    yield shared_lab
+    shared_lab.await_unused()
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,10 @@ _MAC: Final = "02:00:5e:00:53:01"
 _PORTS: Final = (6443, 2379, 2380)
 _NODE_TIMEOUT: Final = 90.0
 """Seconds for the nodes to be Ready once their kubelets run."""
+_LEFT_TIMEOUT: Final = 90.0
+"""Seconds for what tests delete to be gone."""
+_NAMESPACES: Final = {f"namespace/{name}" for name in ("default", "kube-node-lease", "kube-public", "kube-system")}
+"""Those of Kubernetes itself."""
 
 
 class Lab(Cluster):
@@ -188,6 +192,26 @@ class Lab(Cluster):
             and one.account.startswith(f"{namespace}:")
             and not any(began <= one.received <= ended for began, ended in self._away)
         ]
+
+    def await_unused(self) -> None:
+        """Wait until the lab is as it was after its start: all nodes take pods, and nobody has left a namespace or pod.
+
+        Raises:
+            LabError: It is not so in time.
+        """
+        wait_until(self._nodes_ready, "all nodes are Ready again", timeout=_NODE_TIMEOUT)
+        deadline = time.monotonic() + _LEFT_TIMEOUT
+        while left := self._left():
+            if time.monotonic() > deadline:
+                raise LabError(f"left in the lab after {_LEFT_TIMEOUT:g} s: {', '.join(left)}")
+            time.sleep(0.5)
+
+    def _left(self) -> list[str]:
+        """What tests have left: namespaces of theirs, pods, and nodes that take no pods."""
+        left = set(self.kubectl("get", "namespaces", "-o", "name").split()) - _NAMESPACES
+        left |= set(self.kubectl("get", "pods", "--namespace=default", "-o", "name").split())
+        left |= {f"taint of {one['metadata']['name']}" for one in self.get("nodes")["items"] if "taints" in one["spec"]}
+        return sorted(left)
 
     def save_logs(self, target: Path) -> None:
         """Copy the logs of the lab's programs and of its pods."""

@@ -76,7 +76,7 @@ def policy_of(relay_set: RelaySet) -> RelaySetPolicy:
             hang_up_unmovable=spec.failover.unmovable is Unmovable.HANGUP,
         ),
         placement=PlacementPolicy(
-            max_sessions_per_relay=spec.placement.max_sessions_per_relay,
+            max_sessions_per_relay=spec.sessions_per_relay,
             spare_relays=spec.placement.spare_relays,
             zones=spec.placement.zones is ZonePolicy.PREFER,
         ),

@@ -4,7 +4,7 @@ A rule that spans fields stands with the part that holds them all.
 """
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
@@ -13,6 +13,9 @@ from kedge.api.model import IpAddress, LabelKey, ListType, Model, Rule
 
 MOST_RELAYS = 256
 """Relays of one set; status names each, and an object of the API server must stay small."""
+
+
+_PORTS_PER_CALL: Final = 4
 
 
 class PortRange(Model):
@@ -37,6 +40,11 @@ class PortRange(Model):
     """The lowest port."""
     max: Annotated[int, Field(ge=1024, le=65535)] = 29999
     """The highest port. The default ends below NodePorts (30000-32767) and ephemeral ports (from 32768)."""
+
+    @property
+    def calls(self) -> int:
+        """Calls with one medium that the ports are enough for."""
+        return (self.max - self.min + 1) // _PORTS_PER_CALL
 
 
 class AdvertiseType(StrEnum):
@@ -137,7 +145,8 @@ class Placement(Model):
     """Prefer: a relay in the call's zone (the caller's peer's, else the callee's peer's, else the signaling process's)
     first, when it has room. Ignore: all are alike."""
     max_sessions_per_relay: Annotated[int, Field(ge=1, le=1_000_000)] = 4000
-    """Calls on one relay at most; past it the relay is Full."""
+    """Calls on one relay at most; past it the relay is Full. A relay pod of ``replicas`` takes no more than its ports
+    suffice for, four a call: the default ``portRange`` is enough for 3404."""
     spare_relays: Annotated[int, Field(ge=0, le=64)] = 1
     """So many relays may fail at once and their calls still fit on the others; else the set is Degraded."""
 

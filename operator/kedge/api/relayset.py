@@ -249,6 +249,12 @@ class RelaySetSpec(Model):
     records: Records = Records()
     """Which calls get a Call object."""
 
+    @property
+    def sessions_per_relay(self) -> int:
+        """Calls that one relay may have: ``maxSessionsPerRelay``, or what the ports that Kedge gives it suffice for."""
+        most = self.placement.max_sessions_per_relay
+        return most if self.replicas is None else min(most, self.media.port_range.calls)
+
 
 class RelaySet(Model):
     """A pool of media relays whose calls Kedge keeps alive."""

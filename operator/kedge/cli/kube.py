@@ -90,8 +90,9 @@ class KubeTarget:
     def plan(self, kind: str, *, relay: str = "", relay_set: str = "", calls: bool = False) -> dict[str, Any]:
         """Refuse: only signaling can make a plan, as it alone knows all calls."""
         raise ClusterError(
-            "plans are made by signaling, which knows all calls: name its admin API with --server. In a cluster: "
-            "kubectl port-forward POD 8080 (a signaling pod), then --server http://127.0.0.1:8080"
+            "plans are made by signaling, which knows all calls: ask it there, with "
+            f"kubectl exec --namespace {self._namespace} SIGNALING-POD -- kedge plan, or name its admin API "
+            "with --server"
         )
 
     # --- wishes -----------------------------------------------------------------------------------------------------

@@ -31,14 +31,17 @@ class Moves:
     message: str
 
 
-def plan_relays(key: str, placement: Placement, snapshots: Sequence[SignalingSnapshot]) -> list[PlanRelay]:
-    """Return the relays of a set as all signaling processes together have them, by name."""
+def plan_relays(key: str, capacity: int, snapshots: Sequence[SignalingSnapshot]) -> list[PlanRelay]:
+    """Return the relays of a set as all signaling processes together have them, by name.
+
+    Each takes ``capacity`` calls.
+    """
     told: dict[str, list[RelayRecord]] = {}
     for snapshot in snapshots:
         for record in snapshot.relays:
             if record.relay_set == key:
                 told.setdefault(record.uid, []).append(record)
-    relays = [_plan_relay(records, placement.max_sessions_per_relay) for records in told.values()]
+    relays = [_plan_relay(records, capacity) for records in told.values()]
     return sorted(relays, key=lambda one: (one.name, one.uid))
 
 

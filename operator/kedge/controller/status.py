@@ -102,7 +102,7 @@ class _Facts:
         self.trouble = "; ".join(one for one in (self.failing, homeless(alive)) if one)
         """What keeps pods from coming up; empty: nothing that is known of."""
         key = relay_set_key(given.relay_set)
-        self.plan_relays = plan_relays(key, spec.placement, given.snapshots)
+        self.plan_relays = plan_relays(key, spec.sessions_per_relay, given.snapshots)
         self.zones = zone_calls(key, spec.placement, given.snapshots)
         self.moves = moves(key, given.snapshots)
 

@@ -202,7 +202,7 @@ def test_calls_are_the_objects(cluster: FakeCluster, target: KubeTarget) -> None
 
 
 def test_a_plan_needs_signaling(target: KubeTarget) -> None:
-    with pytest.raises(ClusterError, match=r"--server.*kubectl port-forward"):
+    with pytest.raises(ClusterError, match=r"kubectl exec --namespace .* -- kedge plan.*--server"):
         target.plan("Drain", relay="relay-a")
 
 

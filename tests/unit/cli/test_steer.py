@@ -193,7 +193,7 @@ def test_a_plan_of_the_plugin_needs_a_server(url: str) -> None:
     refused = plugin("plan", "drain", "r1")
 
     assert refused.returncode == 1
-    assert "kubectl port-forward" in refused.stderr
+    assert "kubectl exec --namespace" in refused.stderr
     assert "10 calls move" in plugin("plan", "drain", "r1", "--server", url).stdout
 
 

@@ -26,7 +26,7 @@ def progress(relay: str = "r1", **rest: Any) -> ProgressRecord:
 
 def judged(*snapshots: SignalingSnapshot, imbalance: float = 10.0, zones: str = "Prefer") -> str:
     placement = Placement(zones=ZonePolicy(zones))
-    return uneven(plan_relays(KEY, placement, snapshots), zone_calls(KEY, placement, snapshots), imbalance)
+    return uneven(plan_relays(KEY, 4000, snapshots), zone_calls(KEY, placement, snapshots), imbalance)
 
 
 def message(outcome: Outcome, kind: str) -> str:
