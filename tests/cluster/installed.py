@@ -129,7 +129,7 @@ class InstalledKedge:
                 "routes": [self._route("callers", self._callee), self._route("cluster", ECHO)],
             },
             "operator": {**small},
-            "signaling": {**small, "nodeSelector": {SIGNALING_NODE: "yes"}},
+            "signaling": {"nodeSelector": {SIGNALING_NODE: "yes"}},
             "test": {"host": self.nodes()[0], "call": {"number": TEST_NUMBER, "seconds": 1}},
             **more,
         }
@@ -179,11 +179,11 @@ class InstalledKedge:
     def snapshot(self, address: str) -> dict[str, Any]:
         """Return what the signaling pod at ``address`` knows; nothing while it does not answer."""
         try:
-            return self.ask(address, "/v1/snapshot")
+            return dict(self.ask(address, "/v1/snapshot"))
         except OSError:
             return {"relays": [], "calls": []}
 
-    def ask(self, address: str, path: str) -> dict[str, Any]:
+    def ask(self, address: str, path: str) -> Any:
         """Return what the admin API of the signaling pod at ``address`` answers to a GET."""
         bearer = {"Authorization": f"Bearer {self.token('admin')}"}
         with self.lab.inside():
@@ -193,7 +193,7 @@ class InstalledKedge:
                 response = connection.getresponse()
                 text = response.read().decode()
                 assert response.status == 200, text
-                return dict(json.loads(text))
+                return json.loads(text)
             finally:
                 connection.close()
 

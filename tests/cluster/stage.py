@@ -42,12 +42,23 @@ class Stage:
         self.since = 0.0
         """Monotonic seconds: when the calls were up."""
         self._count = 0
+        self._moved_before: dict[str, int] = {}
+        """Calls, and how often each had been moved when it was up."""
 
     async def call(self, count: int, *, rtp_every: int = 1, callee: Behaviour | None = None) -> None:
-        """Place calls, and wait until signaling tells of all."""
+        """Place calls, and wait until signaling tells of all.
+
+        A relay that does not answer in time while a call is set up is replaced by another, and the call may need a move
+        of its own for that. From here on moves are counted.
+        """
         await self.phones.place_calls(count, rtp=True, rtp_every=rtp_every, callee=callee)
         self._count += count
-        self.kedge.until(lambda: len(self.calls()) == self._count, "all calls are told of")
+
+        def are_up() -> bool:
+            return [one["state"] for one in self.calls()] == ["Active"] * self._count
+
+        self.kedge.until(are_up, "all calls are told of, and none is on its way")
+        self._moved_before |= {one["id"]: one["anchors"] for one in self.calls() if one["id"] not in self._moved_before}
         self.since = time.monotonic()
 
     async def left(self, count: int) -> None:
@@ -77,6 +88,11 @@ class Stage:
         """Return the calls on a relay."""
         return [one["id"] for one in self.calls() if one["relay"] == relay]
 
+    def state_of(self, relay: str) -> tuple[str, int]:
+        """Return state and calls of a relay; cheap for signaling, which has calls to see to."""
+        relays = self.kedge.ask(self.kedge.nodes()[0], "/v1/relays")
+        return next(((one["state"], one["sessions"]) for one in relays if one["name"] == relay), ("Gone", 0))
+
     def loads(self) -> dict[str, int]:
         """Return how many calls each relay has."""
         counted = Counter(one["relay"] for one in self.calls())
@@ -92,12 +108,13 @@ class Stage:
         return max(self.relays(), key=lambda name: len(self.on(name)))
 
     def anchors(self) -> Counter[int]:
-        """Return how many calls were moved how often."""
-        return Counter(one["anchors"] for one in self.calls())
+        """Return how many calls were moved how often since they were up."""
+        return Counter(one["anchors"] - self._moved_before[one["id"]] for one in self.calls())
 
     def reasons(self) -> Counter[str]:
-        """Return why calls were moved last."""
-        return Counter(one["last_anchor"]["reason"] for one in self.calls() if one["last_anchor"])
+        """Return why calls were moved last since they were up."""
+        moved = [one for one in self.calls() if one["anchors"] > self._moved_before[one["id"]]]
+        return Counter(one["last_anchor"]["reason"] for one in moved)
 
     def ready(self, count: int) -> None:
         """Wait until so many relays are Ready, and no other one is left."""
@@ -148,7 +165,8 @@ async def stage(kedge: InstalledKedge, relays: int, **more: Any) -> AsyncIterato
     """Phones for one test, on a RelaySet of so many relays; calls that are left at its end are hung up."""
     kedge.relay_set(relays, **more)
     with kedge.lab.inside():
-        phones = PhoneProcess(proxy=(kedge.nodes()[0], SIP_PORT), caller=(CALLER, 0), callee=PHONES, prefix="49")
+        proxy = (kedge.nodes()[0], SIP_PORT)
+        phones = PhoneProcess(proxy=proxy, caller=(CALLER, 0), callee=PHONES, prefix="49", favoured=True)
         await phones.start()
     try:
         staged = Stage(kedge, phones)

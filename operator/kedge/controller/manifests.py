@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from kedge.api.convert import label_value
 from kedge.api.durations import format_duration
-from kedge.api.meta import Toleration
+from kedge.api.meta import Resources, Toleration
 from kedge.api.names import RELAYSET_LABEL
 from kedge.api.relayset import CanaryMode, Engine, RelaySet, Template
 from kedge.controller.addressing import (
@@ -51,6 +51,8 @@ _NODE_LOSS_SECONDS: Final = 20
 _HOLD_SECONDS: Final = 10
 """How long a relay without an agent runs on after its pod was told to end, so that calls can leave it."""
 _END_SECONDS: Final = 10
+_REQUESTS: Final = {"cpu": "250m", "memory": "128Mi"}
+"""Of a relay. A container that requests no CPU gets what others leave, and has the audio of its calls wait for it."""
 _TOKEN_VOLUME: Final = "report-token"
 _TOKEN_FOLDER: Final = "/etc/kedge-tokens"
 
@@ -263,14 +265,22 @@ def _container(relay_set: RelaySet, template: Template, settings: ManifestSettin
         "ports": [port],
         "securityContext": _restricted(),
         "lifecycle": {"preStop": _pre_stop(relay_set, settings)},
+        "resources": _resources(template),
     }
     if mounts := relay_mounts(spec, agent=agent):
         container["volumeMounts"] = mounts
     if template.image_pull_policy is not None:
         container["imagePullPolicy"] = template.image_pull_policy.value
-    if template.resources is not None:
-        container["resources"] = template.resources.model_dump(mode="json", exclude_defaults=True)
     return container
+
+
+def _resources(template: Template) -> Manifest:
+    """Return what the RelaySet asks for, and for what it says nothing of, what the operator does."""
+    asked = template.resources or Resources()
+    requests = {name: amount for name, amount in _REQUESTS.items() if name not in asked.limits}
+    return asked.model_copy(update={"requests": requests | asked.requests}).model_dump(
+        mode="json", exclude_defaults=True
+    )
 
 
 def _agent(relay_set: RelaySet, settings: ManifestSettings) -> Manifest:

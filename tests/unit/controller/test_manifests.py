@@ -14,7 +14,7 @@ from kedge.api.relayset import RelaySet
 from kedge.controller.addressing import UnsupportedError
 from kedge.controller.drift import drifted
 from kedge.controller.manifests import ManifestSettings, owned_manifests, owned_name
-from kedge.ports.kube import NETWORK_POLICY_KIND
+from kedge.ports.kube import DEPLOYMENT_KIND, NETWORK_POLICY_KIND
 
 GOLDEN = Path(__file__).parent / "golden"
 SETTINGS = ManifestSettings(
@@ -149,6 +149,21 @@ def test_manifests_are_as_in_the_golden_file(case: str) -> None:
         path.write_text(yaml.safe_dump_all(made, sort_keys=False))
 
     assert made == list(yaml.safe_load_all(path.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [
+        ({}, {"requests": {"cpu": "250m", "memory": "128Mi"}}),
+        ({"requests": {"cpu": "2"}}, {"requests": {"cpu": "2", "memory": "128Mi"}}),
+        ({"limits": {"memory": "64Mi"}}, {"requests": {"cpu": "250m"}, "limits": {"memory": "64Mi"}}),
+    ],
+)
+def test_a_relay_requests_cpu_whatever_the_set_says_of_the_rest(asked: dict[str, Any], given: dict[str, Any]) -> None:
+    made = relay_set({"replicas": 1, "template": {"resources": asked}})
+    (deployment,) = (one for kind, one in owned_manifests(made, SETTINGS) if kind is DEPLOYMENT_KIND)
+
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["resources"] == given
 
 
 def network_policies(case: str) -> list[dict[str, Any]]:
