@@ -139,7 +139,7 @@ class Planner:
             raise PlanRequestError(f"RelaySet {key} has rebalance.mode Disabled")
         steering = self._steering(key)
         steering.changed_at = self._clock() - _SETTLE
-        steering.uneven_at = self._clock()
+        steering.uneven_at, steering.is_asked = self._clock(), True
         if steering.rebalance is None:
             steering.rebalance = Task(PlanKind.REBALANCE, key, None, self._clock(), self._wall())
         self.wake()
@@ -153,6 +153,10 @@ class Planner:
     def _policy(self, key: str) -> RelaySetPolicy:
         """Return the policy of a set; the default one if the set is gone, and its relays have yet to be emptied."""
         return self._policies.get(key) or RelaySetPolicy(key=key)
+
+    def _pace(self, steering: Steering, kind: PlanKind) -> float:
+        """Return how many calls may begin to move in a second."""
+        return pace_of(self._policy(steering.key), kind).calls
 
     # --- look -------------------------------------------------------------------------------------------------------
 
@@ -193,6 +197,7 @@ class Planner:
         if steering.note_shape(relays, now) and self._policy(steering.key).rebalance.on_scale_out:
             steering.uneven_at = now
         steering.settle(self._books.record, now)
+        self._check_mode(steering)
         leaving = {one.uid: one for one in relays if one.intent == "Drain" and one.state != "Down"}
         if steering.planned != picture_of(relays):
             steering.queue.clear()  # what it was planned for is no more
@@ -246,7 +251,7 @@ class Planner:
         self._count_drains(steering, here, leaving)
 
     def _count_drains(self, steering: Steering, here: Sequence[CallRecord], leaving: dict[str, RelayRecord]) -> None:
-        pace = pace_of(self._policy(steering.key), PlanKind.DRAIN)
+        pace = self._pace(steering, PlanKind.DRAIN)
         for uid, task in steering.drains.items():
             if uid not in leaving:
                 continue
@@ -254,7 +259,7 @@ class Planner:
             failed = [one for one in left if one.reason != _NOT_ESTABLISHED]
             task.failed = len(failed) + steering.stuck(uid)
             task.calls = task.moved + sum(one.relay_uid == uid for one in here)
-            task.to_go = (task.calls - task.moved - len(left)) / pace.calls
+            task.to_go = (task.calls - task.moved - len(left)) / pace
             task.message = f"{len(left)} calls cannot leave yet: {left[0].reason}" if left else ""
             self._name_left(task, leaving[uid], failed)
             self._overdue(task, [*((one.call, one.reason) for one in left), *steering.refusing(uid)])
@@ -303,57 +308,53 @@ class Planner:
 
     # --- rebalance --------------------------------------------------------------------------------------------------
 
+    def _check_mode(self, steering: Steering) -> None:
+        """Give up a rebalance that the set's mode does not allow any more."""
+        policy = self._policy(steering.key).rebalance
+        if policy.allowed if steering.is_asked else policy.on_scale_out:
+            return
+        steering.plan_no_more()
+        if steering.evening():
+            return  # what became of the last moves is still to be told
+        task = steering.leave_uneven()
+        if task is not None:
+            task.why = "rebalance.mode was changed"
+            self._finish(steering, task)
+
     async def _plan_rebalance(self, steering: Steering, relays: Sequence[RelayRecord]) -> None:
         now = self._clock()
         task = steering.rebalance
         picture = picture_of(relays)
-        under_way = steering.queue or self._asked(steering)
+        under_way = steering.queue or steering.evening()
         if under_way and steering.planned == picture and now < steering.plan_again:
-            self._count_rebalance(steering)
+            steering.count_rebalance(self._pace(steering, PlanKind.REBALANCE))
             return
         snapshot = self._books.snapshot()
         calls = [one for one in snapshot.calls if one.relay_set == steering.key]
         sessions = steering.projected(relays, calls)
         shown = [plan_relay(one, sessions[one.uid]) for one in relays]
         refused = task.refused if task is not None else set()
+        asked = {call: ask.target for call, ask in steering.asked.items()}
         plan = await asyncio.to_thread(
-            planned,
-            self._policy(steering.key),
-            PlanKind.REBALANCE,
-            [],
-            shown,
-            calls,
-            self._wall(),
-            asked={call: ask.target for call, ask in steering.asked.items()},
+            planned, self._policy(steering.key), PlanKind.REBALANCE, [], shown, calls, self._wall(), asked=asked,
             refused=refused,
-        )
+        )  # fmt: skip
         leaving = {one.uid for one in relays if one.intent == "Drain"}
         steering.queue = deque(move for move in plan.moves if move.source not in leaving)
         steering.queue_kind, steering.planned = PlanKind.REBALANCE, picture
         steering.plan_again = now + _STALE
         if steering.queue and task is None:
             steering.rebalance = Task(PlanKind.REBALANCE, steering.key, None, now, self._wall())
-        self._count_rebalance(steering)
-        if not steering.queue and not self._asked(steering):
+        steering.count_rebalance(self._pace(steering, PlanKind.REBALANCE))
+        if not steering.queue and not steering.evening():
             self._end_rebalance(steering, plan, now)
-
-    def _asked(self, steering: Steering) -> int:
-        return sum(ask.task is steering.rebalance for ask in steering.asked.values())
-
-    def _count_rebalance(self, steering: Steering) -> None:
-        task = steering.rebalance
-        if task is None:
-            return
-        to_go = len(steering.queue) + self._asked(steering)
-        task.failed = len(task.refused)
-        task.calls = task.moved + task.failed + to_go
-        task.to_go = to_go / pace_of(self._policy(steering.key), PlanKind.REBALANCE).calls
 
     def _end_rebalance(self, steering: Steering, plan: Plan, now: float) -> None:
         resting = sum(left.reason == RESTING for left in plan.unmovable)
         waits = not plan.balanced and resting > 0
-        steering.uneven_at = now + _REST_AGAIN if waits else None
-        task, steering.rebalance = steering.rebalance, None
+        asked, task = steering.is_asked, steering.leave_uneven()
+        if waits:
+            steering.uneven_at, steering.is_asked = now + _REST_AGAIN, asked
         if task is not None:
             if not plan.balanced:
                 task.why = f"{resting} calls were moved a short while ago and rest" if waits else "no room, or no leave"
@@ -366,8 +367,7 @@ class Planner:
         now = self._clock()
         kind = steering.queue_kind
         relays = {one.uid: one for one in self._books.snapshot(calls=False).relays}
-        pace = pace_of(self._policy(steering.key), kind)
-        allowed = steering.bucket.take(pace.calls, len(steering.queue), now)
+        allowed = steering.bucket.take(self._pace(steering, kind), len(steering.queue), now)
         batch: list[tuple[str, str]] = []
         while steering.queue and len(batch) < allowed:
             move = steering.queue.popleft()

@@ -127,6 +127,8 @@ class Steering:
         self.changed_at = 0.0
         self.uneven_at: float | None = None
         """When load is to be looked at (monotonic seconds): a relay has joined, or somebody asks; None: not at all."""
+        self.is_asked = False
+        """Whether somebody asks for it."""
         self.drains: dict[str, Task] = {}
         """By relay uid."""
         self.rebalance: Task | None = None
@@ -167,6 +169,33 @@ class Steering:
             return False
         self.shape, self.changed_at = shape, now
         return known is not None and bool(shape - known)
+
+    def evening(self) -> int:
+        """Count the calls that were asked to move to even out load, and are not there yet."""
+        return sum(ask.task is self.rebalance for ask in self.asked.values())
+
+    def count_rebalance(self, pace: float) -> None:
+        """Count what there is to do of a rebalance, at ``pace`` calls a second."""
+        task = self.rebalance
+        if task is None:
+            return
+        to_go = len(self.queue) + self.evening()
+        task.failed = len(task.refused)
+        task.calls = task.moved + task.failed + to_go
+        task.to_go = to_go / pace
+
+    def plan_no_more(self) -> None:
+        """Ask for no further moves to even out load."""
+        self.uneven_at = None
+        if self.queue_kind is PlanKind.REBALANCE:
+            self.queue.clear()
+
+    def leave_uneven(self) -> Task | None:
+        """Give up evening out load; return the rebalance that was under way."""
+        self.plan_no_more()
+        self.is_asked = False
+        task, self.rebalance = self.rebalance, None
+        return task
 
     def ask(self, task: Task, move: Move, now: float) -> None:
         """Note that a move was asked for."""

@@ -10,7 +10,14 @@ import pytest
 from tests.unit.runtime.planner_world import SET, World
 
 from kedge.ports.records import Condition
-from kedge.relay.model import DrainPolicy, FailoverPolicy, InventorySnapshot, PlacementPolicy, RebalancePolicy
+from kedge.relay.model import (
+    DrainPolicy,
+    FailoverPolicy,
+    InventorySnapshot,
+    PlacementPolicy,
+    RebalancePolicy,
+    RelaySetPolicy,
+)
 from kedge.relay.plan import Move, PlanKind
 from kedge.runtime.planning import PlanRequestError
 from kedge.runtime.steering import Steering, Task
@@ -447,6 +454,28 @@ async def test_modes(allowed: bool) -> None:
     await world.run(5)
 
     assert world.loads() == [20, 20]
+
+
+async def test_a_rebalance_ends_when_the_mode_forbids_it_and_one_that_was_asked_for_does_not() -> None:
+    world = World(400, rebalance=RebalancePolicy(imbalance=0, rate=20))
+    await world.run(1)
+    world.add_relay("r1")
+    await world.run(5)
+    manual = RebalancePolicy(on_scale_out=False, imbalance=0, rate=20)
+    world.planner.apply(InventorySnapshot(relay_sets=(RelaySetPolicy(key=SET, rebalance=manual),)))
+    await world.run(1)
+
+    asked = len(world.asked)
+    assert 0 < asked < 200
+    assert world.events == [
+        ("RebalanceDone", f"Rebalance ended early: {asked} of 200 calls moved; rebalance.mode was changed")
+    ]
+    await world.run(10)
+    assert len(world.asked) == asked
+
+    world.planner.rebalance(SET)
+    await world.run(15)
+    assert world.loads() == [200, 200]
 
 
 async def test_names() -> None:
