@@ -130,7 +130,7 @@ class Failover(TimerTarget):
 
     def _anchored(self, call: Call, now: float) -> None:
         """A party's own exchange has brought the call where it should be: what its record says of trouble is over."""
-        if call.anchored_reason not in ("Settled", DIVERGE):
+        if call.anchored_reason != DIVERGE and (call.anchored_reason, call.anchored_message) != ("Settled", ""):
             call.anchored_reason, call.anchored_message = "Settled", ""
             self._b2bua.observer.call_changed(call, now)
 

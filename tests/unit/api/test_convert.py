@@ -41,7 +41,7 @@ def test_what_is_left_out_is_alike_in_both_layers() -> None:
     [({"min": 20000, "max": 20399}, 4000, 100), ({"min": 20000, "max": 20399}, 99, 99), ({}, 9999, 3404)],
 )
 def test_a_relay_pod_is_full_when_its_ports_are(ports: dict[str, int], most: int, sessions: int) -> None:
-    spec = {"media": {"portRange": ports}, "placement": {"maxSessionsPerRelay": most}}
+    spec: dict[str, Any] = {"media": {"portRange": ports}, "placement": {"maxSessionsPerRelay": most}}
 
     assert policy_of(relay_set(replicas=1, **spec)).placement.max_sessions_per_relay == sessions
     elsewhere = policy_of(relay_set(selector={"matchLabels": {"app": "relay"}}, **spec))

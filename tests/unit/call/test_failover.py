@@ -80,6 +80,19 @@ def test_no_relay_left_calls_wait_and_move_when_one_returns() -> None:
     assert talk.call.anchored_reason == "Settled"
 
 
+def test_a_drain_that_no_relay_has_room_for_leaves_no_word_of_it_when_it_is_taken_back() -> None:
+    world = World(1)
+    talk = world.call()
+    world.intend("r1", Intent.DRAIN)
+    world.run(1.0)
+    assert (talk.call.anchored_reason, talk.call.anchored_message) == ("Settled", "no relay of the set has room")
+
+    world.intend("r1", Intent.SERVE)
+    world.run(1.0)
+
+    assert (talk.call.anchored_reason, talk.call.anchored_message) == ("Settled", "")
+
+
 def test_no_relay_within_patience_ends_the_call_with_a_reason() -> None:
     world = World(1, settings={"patience": 10.0})
     talk = world.call()
