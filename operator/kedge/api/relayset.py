@@ -18,7 +18,19 @@ from kedge.api.meta import (
     Toleration,
     TopologySpreadConstraint,
 )
-from kedge.api.model import DnsLabel, IpAddress, LabelKey, LabelValue, ListType, LongText, Model, Port, Rule, ShortText
+from kedge.api.model import (
+    DnsLabel,
+    DnsName,
+    IpAddress,
+    LabelKey,
+    LabelValue,
+    ListType,
+    LongText,
+    Model,
+    Port,
+    Rule,
+    ShortText,
+)
 from kedge.api.names import API_VERSION
 from kedge.api.policies import (
     MOST_RELAYS,
@@ -124,6 +136,8 @@ class Template(Model):
     them here: audio of a relay that requests no CPU stutters as soon as its node is busy."""
     node_selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] = Field(default_factory=dict)
     """Labels of the nodes that relays may run on."""
+    priority_class_name: DnsName | None = None
+    """PriorityClass of relay pods: calls should not have to move for pods that matter less."""
     tolerations: Annotated[tuple[Toleration, ...], ListType(32)] = ()
     """Taints of nodes that relay pods bear."""
     topology_spread_constraints: Annotated[

@@ -246,6 +246,8 @@ def _pod(relay_set: RelaySet, template: Template, settings: ManifestSettings) ->
     if relay_set.spec.media.host_network:
         pod["hostNetwork"] = True
         pod["dnsPolicy"] = "ClusterFirstWithHostNet" if reports else "Default"  # else it looks nothing up there
+    if template.priority_class_name is not None:
+        pod["priorityClassName"] = template.priority_class_name
     if template.node_selector:
         pod["nodeSelector"] = dict(template.node_selector)
     return pod

@@ -99,6 +99,7 @@ CASES: dict[str, tuple[dict[str, Any], ManifestSettings]] = {
                 "args": ["--log-level=5"],
                 "resources": {"requests": {"cpu": "500m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
                 "nodeSelector": {"media": "yes"},
+                "priorityClassName": "voice",
                 "tolerations": [
                     {"key": "media", "operator": "Exists", "effect": "NoSchedule"},
                     {"key": "node.kubernetes.io/not-ready", "effect": "NoExecute", "tolerationSeconds": 15},
