@@ -23,9 +23,12 @@ read -ra flags <<<"${IMAGE_FLAGS:-}"
 
 builder=""
 for one in buildah docker podman; do
-    if command -v "$one" >/dev/null; then builder=$one && break; fi
+    # A docker command without its daemon is of no use.
+    if command -v "$one" >/dev/null && { [[ $one == buildah ]] || "$one" info >/dev/null 2>&1; }; then
+        builder=$one && break
+    fi
 done
-[[ -n $builder ]] || { echo "images.sh: needs buildah, docker or podman" >&2 && exit 1; }
+[[ -n $builder ]] || { echo "images.sh: needs buildah, podman, or docker with its daemon" >&2 && exit 1; }
 build=("$builder" build)
 if [[ $builder == buildah ]]; then
     # Neither overlay mounts nor namespaces are asked of the machine: it builds inside of containers too.
