@@ -256,5 +256,8 @@ def test_kustomize_gives_the_same_without_helm(kedge: InstalledKedge, tmp_path: 
     kedge.kubectl("apply", "--server-side", "-k", str(tmp_path))
     kedge.relay_set(1, image=kedge.relay_image)
 
-    kedge.until(lambda: kedge.ready_relays(kedge.nodes()[0]) == 1, "a relay is Ready")
+    kedge.until(
+        lambda: [kedge.ready_relays(one["status"]["podIP"]) for one in kedge.pods("signaling")] == [1, 1],
+        "a relay is Ready in the eyes of each signaling pod",
+    )
     kedge.until(lambda: kedge.get("relayset", "voice")["status"]["readyReplicas"] == 1, "the status says so")
