@@ -68,10 +68,7 @@ class InstalledKedge:
         return self
 
     def _provide_images(self) -> None:
-        """Have the images on all nodes, unless an earlier test of this lab has put them there."""
-        known = self.lab.get("nodes")["items"]
-        if all(any(self.image in (one["names"] or []) for one in node["status"]["images"]) for node in known):
-            return
+        """Have the images on all nodes."""
         if ARCHIVES not in os.environ:
             self.lab.load_image(images.build(images.KEDGE))
             return
@@ -81,12 +78,15 @@ class InstalledKedge:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Delete the namespace, and wait until its pods have left the ports of the nodes.
+        """Delete the namespace, and wait until its pods have left the nodes; the rest goes by itself.
 
         First see that Kedge had a right to all that it asked of the API server.
         """
         refused = self.lab.refused(self.namespace, before=self._uninstalled)
-        self.lab.kubectl("delete", "namespace", self.namespace, timeout=120)
+        # Namespaces are emptied after some seconds only: what makes pods is deleted here.
+        self.kubectl("delete", "relaysets,deployments,pods", "--all", "--wait=false")
+        self.lab.kubectl("delete", "namespace", self.namespace, "--wait=false")
+        self.until(lambda: not self.get("pods")["items"], "no pod is left", within=120)
         assert kind is not None or not refused, refused
 
     def helm(self, *words: str, values: Values | None = None, timeout: float = 120.0) -> str:

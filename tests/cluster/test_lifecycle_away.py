@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from tests.cluster.installed import InstalledKedge
+from tests.cluster.installed import SIGNALING_NODE, InstalledKedge
 from tests.cluster.stage import installed, stage
 from tests.lab import Lab
 from tests.lab.audit import Request
@@ -23,9 +23,10 @@ AWAY = 60.0
 
 @pytest.fixture(scope="module")
 def kedge(own_lab: Lab) -> Iterator[InstalledKedge]:
-    """Kedge as Helm installs it, with its two operators on nodes of their own."""
+    """Kedge as Helm installs it, with an operator on each of two nodes."""
     apart = {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule"}
-    with installed(own_lab, operator={"topologySpreadConstraints": [apart]}) as kedge:
+    operator = {"nodeSelector": {SIGNALING_NODE: "yes"}, "topologySpreadConstraints": [apart]}
+    with installed(own_lab, operator=operator) as kedge:
         yield kedge
 
 

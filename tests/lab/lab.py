@@ -49,6 +49,7 @@ class Lab(Cluster):
         self._services = services
         self._away: list[tuple[float, float]] = []
         """From when until when (Unix seconds) the API server was away."""
+        self._loaded: set[Path] = set()
         self._nodes = [Node(run, index, directory, programs, self._namespace) for index in range(nodes)]
         users = {CONTROLLER_MANAGER: "", SCHEDULER: "", PROXY: "system:node-proxier"}
         users |= {node_user(node.name): "system:nodes" for node in self._nodes}
@@ -156,7 +157,7 @@ class Lab(Cluster):
         self._away.append((began, time.time()))
 
     def load_image(self, archive: Path) -> None:
-        """Put the image of an OCI or docker archive on each node."""
+        """Put the image of an OCI or docker archive on each node, unless it is there."""
         self._load([archive])
 
     def container_pid(self, node: str, pod: str, container: str, *, namespace: str = "default") -> int:
@@ -244,8 +245,10 @@ class Lab(Cluster):
                 node.start_proxy(self._api.credentials)
 
     def _load(self, archives: Sequence[Path]) -> None:
-        for node in self._nodes:
-            node.load_images(archives)
+        missing = [one for one in archives if one not in self._loaded]
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda node: node.load_images(missing), self._nodes))
+        self._loaded |= set(missing)
 
     def _await_nodes(self) -> None:
         if not self._nodes:
