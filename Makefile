@@ -14,12 +14,13 @@ PACKAGES := rtpengine-daemon sip-tester baresip-core nftables iproute2 util-linu
 CALLS ?= 20
 RELAYS ?= 3
 NODES ?= 2
+DEEDS ?= 60
 CODE := operator tests demo benchmarks scripts
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo picture test lint types layers format crds crds-check chart chart-check images reference docs docs-check unit wire e2e \
 	test-in-cluster test-beside test-with-audio \
-	lab cluster-tests cluster cluster-down bench bench-failover bench-setup bench-rebalance lock packages clean
+	lab cluster-tests soak cluster cluster-down bench bench-failover bench-setup bench-rebalance lock packages clean
 
 help: ## List the targets
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /\1\t/' | expand -t 16
@@ -116,6 +117,9 @@ e2e: packages ## Relays killed, frozen and restarted under calls with audio
 
 cluster-tests: lab ## Tests in a real Kubernetes with two nodes and rtpengine pods
 	$(PYTEST) tests/cluster
+
+soak: lab ## Do DEEDS=60 things to relays, in any order, under calls in a real Kubernetes
+	KEDGE_SOAK=$(DEEDS) $(PYTEST) tests/cluster/test_soak.py
 
 # Kubernetes and the images of the tests: built once into ~/.cache/kedge (minutes), or found by KUBEBUILDER_ASSETS.
 lab: packages
