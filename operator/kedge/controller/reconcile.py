@@ -89,8 +89,9 @@ def reconcile(
             deployment=live,
             pods=observed.pods,
             snapshots=tuple(snapshots),
-            problem=problem or trouble,
+            problem=problem,
             now=now,
+            trouble=trouble,
         )
     )
     write, again_in = _status_write(relay_set.status, status, now - written_at, status_interval)

@@ -45,6 +45,8 @@ class StatusInput:
     """Why the relays cannot be made; empty where they can."""
     now: float
     """Unix seconds."""
+    trouble: str = ""
+    """What some of the relays wait for, as far as the operator itself knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ class _Facts:
         self.wanted = self.existing if spec.replicas is None else spec.replicas
         self.rollout = _Rollout(given.deployment)
         self.failing = failing(alive)
-        self.trouble = "; ".join(one for one in (self.failing, homeless(alive)) if one)
+        self.trouble = "; ".join(one for one in (given.trouble, self.failing, homeless(alive)) if one)
         """What keeps pods from coming up; empty: nothing that is known of."""
         key = relay_set_key(given.relay_set)
         self.plan_relays = plan_relays(key, spec.sessions_per_relay, given.snapshots)

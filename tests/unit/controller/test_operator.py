@@ -138,6 +138,7 @@ async def test_a_pod_is_told_the_external_addresses_of_its_node_once() -> None:
 @pytest.mark.parametrize("denied", [True, False])
 async def test_an_address_that_cannot_be_told_is_said_in_the_status(denied: bool) -> None:
     kube, view = world(EXTERNAL)
+    view.now = (snapshot(),)  # its agent waits, and so does the relay
     if denied:
         kube.denied.add("Node")
     else:
@@ -149,7 +150,7 @@ async def test_an_address_that_cannot_be_told_is_said_in_the_status(denied: bool
 
     ready = kube.objects["RelaySet", "media", "voice"]["status"]["conditions"][0]
     told = "needs the right to read nodes" if denied else "node node-a has no ExternalIP"
-    assert (ready["type"], ready["reason"], told in ready["message"]) == ("Ready", "CannotServe", True)
+    assert (ready["type"], ready["reason"], told in ready["message"]) == ("Ready", "NoRelayReady", True)
     assert "patch Pod/r1" not in kube.writes
     assert kube.writes.count("apply Deployment/voice-relay") == 1, "all the same, the pods are made"
 
