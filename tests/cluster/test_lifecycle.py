@@ -248,6 +248,7 @@ async def test_a_deleted_set_keeps_its_calls_until_they_end_or_the_deadline(kedg
         await on_stage.all_heard()
         kedge.until(lambda: not pods(kedge), "the other ends at the deadline", within=30)
         assert time.monotonic() - began > 9
+        assert await on_stage.phones.hang_up(), "Kedge would end them too, when no relay has come for a while"
         await on_stage.left(CALLS - len(there))
 
 

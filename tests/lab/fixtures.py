@@ -27,6 +27,7 @@ def shared_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     own = Lab.start(nodes=NODES, services=True, logs=LOGS / "start")
     try:
         yield own
+        own.await_empty()
         if request.session.testsfailed:
             own.save_logs(LOGS / own.run)
     finally:
@@ -35,9 +36,12 @@ def shared_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def own_lab(shared_lab: Lab) -> Iterator[Lab]:
-    """The lab's own cluster, for tests that cut, kill and freeze; each file of tests leaves it as it was."""
+    """The lab's own cluster, for tests that cut, kill and freeze; each file of tests leaves its nodes as they were.
+
+    Namespaces go by themselves meanwhile. That they have gone is seen at the end of the session.
+    """
     yield shared_lab
-    shared_lab.await_unused()
+    shared_lab.await_nodes()
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ _MAC: Final = "02:00:5e:00:53:01"
 _PORTS: Final = (6443, 2379, 2380)
 _NODE_TIMEOUT: Final = 90.0
 """Seconds for the nodes to be Ready once their kubelets run."""
-_LEFT_TIMEOUT: Final = 90.0
+_EMPTY_TIMEOUT: Final = 90.0
 """Seconds for what tests delete to be gone."""
 _NAMESPACES: Final = {f"namespace/{name}" for name in ("default", "kube-node-lease", "kube-public", "kube-system")}
 """Those of Kubernetes itself."""
@@ -194,25 +194,33 @@ class Lab(Cluster):
             and not any(began <= one.received <= ended for began, ended in self._away)
         ]
 
-    def await_unused(self) -> None:
-        """Wait until the lab is as it was after its start: all nodes take pods, and nobody has left a namespace or pod.
+    def await_nodes(self) -> None:
+        """Wait until all nodes take pods.
 
         Raises:
-            LabError: It is not so in time.
+            StartError: They do not in time.
         """
         wait_until(self._nodes_ready, "all nodes are Ready again", timeout=_NODE_TIMEOUT)
-        deadline = time.monotonic() + _LEFT_TIMEOUT
+        wait_until(self._nodes_open, "no node is cordoned or tainted", timeout=_NODE_TIMEOUT)
+
+    def await_empty(self) -> None:
+        """Wait until nobody's namespaces and pods are left.
+
+        Raises:
+            LabError: Some are, after a minute and a half.
+        """
+        deadline = time.monotonic() + _EMPTY_TIMEOUT
         while left := self._left():
             if time.monotonic() > deadline:
-                raise LabError(f"left in the lab after {_LEFT_TIMEOUT:g} s: {', '.join(left)}")
+                raise LabError(f"left in the lab after {_EMPTY_TIMEOUT:g} s: {', '.join(left)}")
             time.sleep(0.5)
 
     def _left(self) -> list[str]:
-        """What tests have left: namespaces of theirs, pods, and nodes that take no pods."""
         left = set(self.kubectl("get", "namespaces", "-o", "name").split()) - _NAMESPACES
-        left |= set(self.kubectl("get", "pods", "--namespace=default", "-o", "name").split())
-        left |= {f"taint of {one['metadata']['name']}" for one in self.get("nodes")["items"] if "taints" in one["spec"]}
-        return sorted(left)
+        return sorted(left | set(self.kubectl("get", "pods", "--namespace=default", "-o", "name").split()))
+
+    def _nodes_open(self) -> bool:
+        return not any("taints" in one["spec"] for one in self.get("nodes")["items"])
 
     def save_logs(self, target: Path) -> None:
         """Copy the logs of the lab's programs and of its pods."""
