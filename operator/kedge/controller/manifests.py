@@ -53,6 +53,9 @@ _HOLD_SECONDS: Final = 10
 _END_SECONDS: Final = 10
 _REQUESTS: Final = {"cpu": "250m", "memory": "128Mi"}
 """Of a relay. A container that requests no CPU gets what others leave, and has the audio of its calls wait for it."""
+_KUBELET_ASKS: Final = "127.0.0.1"
+"""Where a kubelet calls the hook of a pod with its node's network. Its runtime tells no address of such a pod: without
+a host the hook fails, and the relay ends at once, with its calls."""
 _TOKEN_VOLUME: Final = "report-token"
 _TOKEN_FOLDER: Final = "/etc/kedge-tokens"
 
@@ -301,6 +304,7 @@ def _agent(relay_set: RelaySet, settings: ManifestSettings) -> Manifest:
             "agent",
             f"--control={own}:{control}",
             f"--listen={own}:{control}",  # TCP, where the relay has UDP: free wherever the relay's port is
+            *([f"--listen={_KUBELET_ASKS}:{control}"] if spec.media.host_network else []),
             f"--deadline={format_duration(spec.drain.deadline)}",
             *agent_arguments(spec),
         ],
@@ -339,7 +343,8 @@ def _let_report(agent: Manifest, settings: ManifestSettings) -> None:
 def _pre_stop(relay_set: RelaySet, settings: ManifestSettings) -> Manifest:
     """All hooks of a pod run at once, so it is the relay's own that must be held."""
     if settings.agent_image:
-        return {"httpGet": {"path": "/v1/hold", "port": relay_set.spec.control.port}}
+        host = {"host": _KUBELET_ASKS} if relay_set.spec.media.host_network else {}
+        return {"httpGet": {"path": "/v1/hold", "port": relay_set.spec.control.port, **host}}
     return {"sleep": {"seconds": _HOLD_SECONDS}}
 
 
