@@ -47,7 +47,7 @@ class AgentOptions:
 
     control: Address
     """The relay's control port."""
-    listen: tuple[Address, ...]
+    listen: Address
     deadline: float
     """Seconds that the pod is held at most."""
     watch: str = ""
@@ -97,14 +97,13 @@ async def _run(options: AgentOptions) -> int:
             watcher = MediaWatcher(options.watch, reporter.tell)
             task = asyncio.create_task(keep_running("the watch of the media address", watcher.run))
             stack.push_async_callback(_cancelled, task)
-        for address in options.listen:
-            server = HttpServer(address, [*holder.routes(), *health_routes(holder, watcher)])
-            try:
-                bound = await server.start()
-            except OSError as error:
-                raise StartError(f"cannot bind TCP {format_address(address)}: {error.strerror}") from None
-            stack.push_async_callback(server.close)
-            _log.info("the agent serves on http://%s", format_address(bound))
+        server = HttpServer(options.listen, [*holder.routes(), *health_routes(holder, watcher)])
+        try:
+            bound = await server.start()
+        except OSError as error:
+            raise StartError(f"cannot bind TCP {format_address(options.listen)}: {error.strerror}") from None
+        stack.push_async_callback(server.close)
+        _log.info("the agent serves on http://%s", format_address(bound))
         await end.wait()
         await holder.held()
     return 0

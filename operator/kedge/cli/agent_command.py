@@ -58,9 +58,8 @@ Example:
     help="Control port of the relay beside the agent; KEDGE_RELAY_CONTROL says the same.",
 )  # fmt: skip
 @click.option(
-    "--listen", envvar="KEDGE_AGENT_LISTEN", default=[f"127.0.0.1:{_LISTEN_PORT}"], type=_address(_LISTEN_PORT),
-    multiple=True, show_default=True, metavar="HOST:PORT",
-    help="Where /v1/hold and /healthz are served, over HTTP; may be given several times.",
+    "--listen", envvar="KEDGE_AGENT_LISTEN", default=f"127.0.0.1:{_LISTEN_PORT}", type=_address(_LISTEN_PORT),
+    show_default=True, metavar="HOST:PORT", help="Where /v1/hold and /healthz are served, over HTTP.",
 )  # fmt: skip
 @click.option(
     "--deadline", envvar="KEDGE_DRAIN_DEADLINE", default="2m", type=_duration, show_default=True,
@@ -94,8 +93,8 @@ Example:
 )  # fmt: skip
 @click.option("--relay-uid", envvar="POD_UID", default="", help="UID of the relay's pod, by which signaling knows it.")
 def agent(
-    control: Address, listen: tuple[Address, ...], deadline: float, media_address: str, signaling: Address | None,
-    token_file: str, relay_uid: str,
+    control: Address, listen: Address, deadline: float, media_address: str, signaling: Address | None, token_file: str,
+    relay_uid: str,
     relay_config: Path | None, addresses: str, families: tuple[str, ...], advertised: str, advertised_file: Path | None,
 ) -> None:  # fmt: skip
     """Run beside a relay, in its pod: hold the pod's end until the calls have left, and watch its link.

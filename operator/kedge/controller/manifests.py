@@ -17,7 +17,7 @@ from kedge.api.convert import label_value
 from kedge.api.durations import format_duration
 from kedge.api.meta import Resources, Toleration
 from kedge.api.names import RELAYSET_LABEL
-from kedge.api.relayset import CanaryMode, Engine, RelaySet, Template
+from kedge.api.relayset import CanaryMode, Engine, RelaySet, RelaySetSpec, Template
 from kedge.controller.addressing import (
     UnsupportedError,
     agent_arguments,
@@ -53,9 +53,6 @@ _HOLD_SECONDS: Final = 10
 _END_SECONDS: Final = 10
 _REQUESTS: Final = {"cpu": "250m", "memory": "128Mi"}
 """Of a relay. A container that requests no CPU gets what others leave, and has the audio of its calls wait for it."""
-_KUBELET_ASKS: Final = "127.0.0.1"
-"""Where a kubelet calls the hook of a pod with its node's network. Its runtime tells no address of such a pod: without
-a host the hook fails, and the relay ends at once, with its calls."""
 _TOKEN_VOLUME: Final = "report-token"
 _TOKEN_FOLDER: Final = "/etc/kedge-tokens"
 
@@ -282,16 +279,15 @@ def _container(relay_set: RelaySet, template: Template, settings: ManifestSettin
 def _resources(template: Template) -> Manifest:
     """Return what the RelaySet asks for, and for what it says nothing of, what the operator does."""
     asked = template.resources or Resources()
-    requests = {name: amount for name, amount in _REQUESTS.items() if name not in asked.limits}
-    return asked.model_copy(update={"requests": requests | asked.requests}).model_dump(
-        mode="json", exclude_defaults=True
-    )
+    requests = {name: amount for name, amount in _REQUESTS.items() if name not in asked.limits} | asked.requests
+    return asked.model_copy(update={"requests": requests}).model_dump(mode="json", exclude_defaults=True)
 
 
 def _agent(relay_set: RelaySet, settings: ManifestSettings) -> Manifest:
     """Return the native sidecar: it starts before the relay, and ends after it."""
     spec = relay_set.spec
     control = spec.control.port
+    kubelet = _for_kubelet(spec)
     own = "[$(POD_IP)]" if needs_file(spec.media, agent=True) else "$(POD_IP)"
     port: Manifest = {"name": "agent", "containerPort": control, "protocol": "TCP"}
     if spec.media.host_network:
@@ -303,15 +299,14 @@ def _agent(relay_set: RelaySet, settings: ManifestSettings) -> Manifest:
         "args": [
             "agent",
             f"--control={own}:{control}",
-            f"--listen={own}:{control}",  # TCP, where the relay has UDP: free wherever the relay's port is
-            *([f"--listen={_KUBELET_ASKS}:{control}"] if spec.media.host_network else []),
+            f"--listen={kubelet.get('host', own)}:{control}",  # TCP, where the relay has UDP: free where that is
             f"--deadline={format_duration(spec.drain.deadline)}",
             *agent_arguments(spec),
         ],
         "env": [from_field("POD_IP", "status.podIP"), *agent_environment(spec)],
         "ports": [port],
         "startupProbe": {
-            "httpGet": {"path": "/healthz", "port": control},
+            "httpGet": {"path": "/healthz", "port": control, **kubelet},
             "periodSeconds": 1,
             "failureThreshold": 60,
         },
@@ -342,10 +337,18 @@ def _let_report(agent: Manifest, settings: ManifestSettings) -> None:
 
 def _pre_stop(relay_set: RelaySet, settings: ManifestSettings) -> Manifest:
     """All hooks of a pod run at once, so it is the relay's own that must be held."""
+    spec = relay_set.spec
     if settings.agent_image:
-        host = {"host": _KUBELET_ASKS} if relay_set.spec.media.host_network else {}
-        return {"httpGet": {"path": "/v1/hold", "port": relay_set.spec.control.port, **host}}
+        return {"httpGet": {"path": "/v1/hold", "port": spec.control.port, **_for_kubelet(spec)}}
     return {"sleep": {"seconds": _HOLD_SECONDS}}
+
+
+def _for_kubelet(spec: RelaySetSpec) -> dict[str, str]:
+    """Return where the kubelet, which alone asks the agent, finds it, if not at the pod's address.
+
+    Of a pod with its node's network its runtime tells it none, so that a hook without a host fails, and calls are lost.
+    """
+    return {"host": "127.0.0.1"} if spec.media.host_network else {}
 
 
 def _hold_seconds(relay_set: RelaySet, settings: ManifestSettings) -> int:

@@ -25,7 +25,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[AgentOptions]:
 def test_the_least_is_the_relays_control_port(given: list[AgentOptions]) -> None:
     assert CliRunner().invoke(main, ["agent", "--control", "10.0.0.7"]).exit_code == 0
 
-    assert given == [AgentOptions(control=("10.0.0.7", 2223), listen=(("127.0.0.1", 9902),), deadline=120.0)]
+    assert given == [AgentOptions(control=("10.0.0.7", 2223), listen=("127.0.0.1", 9902), deadline=120.0)]
 
 
 def test_the_environment_of_a_pod_says_all(given: list[AgentOptions]) -> None:
@@ -39,7 +39,7 @@ def test_the_environment_of_a_pod_says_all(given: list[AgentOptions]) -> None:
 
     assert given == [
         AgentOptions(
-            control=("fd00::7", 2224), listen=(("fd00::7", 9902),), deadline=90.0, watch="fd00::7", relay_uid="uid-1",
+            control=("fd00::7", 2224), listen=("fd00::7", 9902), deadline=90.0, watch="fd00::7", relay_uid="uid-1",
             signaling=("kedge-signaling.media", 8081), token_file="/etc/report",
         )
     ]  # fmt: skip
