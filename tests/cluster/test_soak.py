@@ -21,7 +21,7 @@ from tests.cluster.stage import Stage, installed, stage
 from tests.lab import KubectlError, Lab
 
 CALLS: Final = 30
-DEEDS: Final = int(os.environ.get("KEDGE_SOAK", "8"))
+DEEDS: Final = int(os.environ.get("KEDGE_SOAK", "6"))
 SPEC: Final = {"rebalance": {"rest": "5s"}}
 SOON: Final = 4.0
 """Seconds until the next deed at most, where the relays are not given the time to be Ready again."""
