@@ -17,6 +17,7 @@ NODES ?= 2
 DEEDS ?= 60
 # What needs an API server alone, or network namespaces.
 API_TESTS := $(patsubst %,tests/cluster/test_%.py,calls crds inventory kubectl_kedge leadership netns operator)
+SOAK := tests/cluster/test_soak.py
 CODE := operator tests demo benchmarks scripts
 
 .DEFAULT_GOAL := help
@@ -57,7 +58,7 @@ test: lab $(DOCS_STAMP) ## All of it: lint, types, layers, CRDs, docs, and every
 # give way; those that need no nodes among them. Those that listen to audio come last, alone: a relay that gets no CPU for
 # a third of a second counts as lost.
 test-in-cluster: lab
-	COVERAGE_FILE=.coverage.cluster $(PYTEST) $(COVER) tests/cluster $(addprefix --ignore=,$(API_TESTS))
+	COVERAGE_FILE=.coverage.cluster $(PYTEST) $(COVER) tests/cluster $(addprefix --ignore=,$(API_TESTS) $(SOAK))
 
 test-beside: lint types layers crds-check chart-check docs-check packages
 	COVERAGE_FILE=.coverage.api $(PYTEST) $(COVER) $(API_TESTS)
@@ -120,10 +121,10 @@ e2e: packages ## Relays killed, frozen and restarted under calls with audio
 	$(PYTEST) tests/e2e
 
 cluster-tests: lab ## Tests in a real Kubernetes with two nodes and rtpengine pods
-	$(PYTEST) tests/cluster
+	$(PYTEST) tests/cluster --ignore=$(SOAK)
 
 soak: lab ## Do DEEDS=60 things to relays, in any order, under calls in a real Kubernetes
-	KEDGE_SOAK=$(DEEDS) $(PYTEST) tests/cluster/test_soak.py
+	KEDGE_SOAK=$(DEEDS) $(PYTEST) $(SOAK)
 
 # Kubernetes and the images of the tests: built once into ~/.cache/kedge (minutes), or found by KUBEBUILDER_ASSETS.
 lab: packages

@@ -1,7 +1,7 @@
 """Whatever people and machines do to relays, in whatever order: no call is lost, and all are heard after each deed.
 
-A handful of deeds, drawn anew each time. ``KEDGE_SOAK`` says how many, for a long soak, and ``KEDGE_SEED`` repeats one
-that has failed, as far as the order of deeds goes.
+`make soak`, and no part of `make test`: deeds are drawn anew each time. ``KEDGE_SOAK`` says how many, and ``KEDGE_SEED``
+repeats those that have failed, as far as their order goes.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import pytest
 from tests.cluster.installed import InstalledKedge
 from tests.cluster.stage import Stage, installed, stage
-from tests.lab import KubectlError, Lab
+from tests.lab import Lab
+from tests.lab.errors import LabError
 
 CALLS: Final = 30
 DEEDS: Final = int(os.environ.get("KEDGE_SOAK", "6"))
@@ -34,6 +36,16 @@ def kedge(own_lab: Lab) -> Iterator[InstalledKedge]:
     """Kedge as Helm installs it."""
     with installed(own_lab) as kedge:
         yield kedge
+
+
+@contextmanager
+def unless_gone(*words: str) -> Iterator[None]:
+    """Let a deed whose victim has gone by itself be done, and one that is refused in these words."""
+    try:
+        yield
+    except LabError as error:
+        if not any(one in str(error) for one in ("NotFound", "not found", "no container", *words)):
+            raise
 
 
 class Deeds:
@@ -60,8 +72,9 @@ class Deeds:
         return self._rng.sample(ready, min(count, len(ready)))
 
     def _kill(self, pod: str, container: str) -> None:
-        node = self._kedge.get("pod", pod)["spec"]["nodeName"]
-        self._lab.kill_container(node, pod, container, namespace=self._kedge.namespace)
+        with unless_gone():
+            node = self._kedge.get("pod", pod)["spec"]["nodeName"]
+            self._lab.kill_container(node, pod, container, namespace=self._kedge.namespace)
 
     def kill_one(self) -> None:
         self._kill_relays(1)
@@ -77,25 +90,23 @@ class Deeds:
 
     def delete_by_force(self) -> None:
         for name in self._some():
-            self._kedge.kubectl("delete", "pod", name, "--force", "--grace-period=0")
+            self._kedge.kubectl("delete", "pod", name, "--force", "--grace-period=0", "--ignore-not-found")
 
     def delete(self) -> None:
         for name in self._some():
-            self._kedge.kubectl("delete", "pod", name, "--wait=false")
+            self._kedge.kubectl("delete", "pod", name, "--wait=false", "--ignore-not-found")
 
     def evict(self) -> None:
         for name in self._some():
-            try:
+            with unless_gone("disruption budget"):
                 self._stage.evict(name)
-            except KubectlError as error:
-                if "disruption budget" not in str(error):
-                    raise
 
     def drain_for_a_while(self) -> None:
         for name in self._some():
-            self._kedge.kubectl("annotate", "--overwrite", "pod", name, "kedge.media/drain=true")
-            time.sleep(self._rng.uniform(0.0, 1.5))
-            self._kedge.kubectl("annotate", "pod", name, "kedge.media/drain-")
+            with unless_gone():
+                self._kedge.kubectl("annotate", "--overwrite", "pod", name, "kedge.media/drain=true")
+                time.sleep(self._rng.uniform(0.0, 1.5))
+                self._kedge.kubectl("annotate", "pod", name, "kedge.media/drain-")
 
     def scale(self) -> None:
         self.replicas = {2: 3, 3: self._rng.choice((2, 4)), 4: 3}[self.replicas]
@@ -106,6 +117,7 @@ class Deeds:
         self._kedge.relay_set(self.replicas, spec=SPEC, annotations={"example.com/make": str(self._rollouts)})
 
     def kill_the_leader(self) -> None:
+        self._kedge.until(lambda: bool(self._kedge.leader()), "an operator leads")
         self._kill(self._kedge.leader()["metadata"]["name"], "kedge")
 
     def drain_a_node(self) -> None:
