@@ -1,6 +1,6 @@
 """Whatever people and machines do to relays, in whatever order: no call is lost, and all are heard after each deed.
 
-`make soak`, and no part of `make test`: deeds are drawn anew each time. ``KEDGE_SOAK`` says how many, and ``KEDGE_SEED``
+`make soak`, and no part of `make test`: deeds are drawn anew each time. ``KEDGE_SOAK`` says how many, ``KEDGE_SEED``
 repeats those that have failed, as far as their order goes.
 """
 
