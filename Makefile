@@ -120,7 +120,7 @@ wire: packages ## Each SIP behaviour on the wire, with real rtpengine, SIPp and 
 e2e: packages ## Relays killed, frozen and restarted under calls with audio
 	$(PYTEST) tests/e2e
 
-cluster-tests: lab ## Tests in a real Kubernetes with two nodes and rtpengine pods
+cluster-tests: lab ## Tests in a real Kubernetes with three nodes and rtpengine pods
 	$(PYTEST) tests/cluster --ignore=$(SOAK)
 
 soak: lab ## Do DEEDS=60 things to relays, in any order, under calls in a real Kubernetes

@@ -27,9 +27,9 @@ def shared_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     own = Lab.start(nodes=NODES, services=True, logs=LOGS / "start")
     try:
         yield own
-        own.await_empty()
         if request.session.testsfailed:
-            own.save_logs(LOGS / own.run)
+            own.save_logs(LOGS / own.run)  # first: what has failed may have left something
+        own.await_empty()
     finally:
         own.stop()
 
