@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import struct
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 from urllib.request import getproxies_environment
@@ -28,9 +29,9 @@ _CONNECT_SECONDS: Final = 3.0
 _WATCH: Final = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=75)
 """Bookmarks come every minute: a stream silent for longer is dead, though its connection may stand."""
 _WATCH_SECONDS: Final = 300
-_UNACKNOWLEDGED: Final = 5000
-"""Milliseconds after which the kernel gives up what the other side has not acknowledged. It would go on for minutes,
-closed connection or not, and a write of a leader that lost the network would arrive long after another has taken over.
+_ABORT: Final = struct.pack("ii", 1, 0)
+"""``SO_LINGER`` for a close that forgets what was not sent. The kernel would go on sending for minutes after one, and a
+write of a leader that lost the network would arrive long after another has taken over.
 """
 _PAGE: Final = 250
 """Objects of one answer: parsing JSON holds the interpreter, and another thread of this process may carry SIP."""
@@ -157,7 +158,7 @@ class KubeClient:
                 async for line in _lines(response.content):
                     yield json.loads(line)
             finally:
-                _drop(response)
+                response.close()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise KubeUnavailableError(0, "Unavailable", str(error) or type(error).__name__) from error
 
@@ -210,10 +211,8 @@ class KubeClient:
 
     async def _load(self) -> Configuration:
         configuration = Configuration()
-        if not getproxies_environment():
-            configuration.client_session_kwargs = {
-                "trust_env": False
-            }  # else two thread hops a request look for proxies
+        proxies = bool(getproxies_environment())  # to look for them costs two thread hops a request
+        configuration.client_session_kwargs = {"trust_env": proxies, "response_class": _Response}
         try:
             if not self._kubeconfig:
                 try:
@@ -239,18 +238,21 @@ class _Rest(RESTClientObject):
 def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
     family, kind, protocol, *_ = address
     made = socket.socket(family, kind, protocol)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
     return made
 
 
-def _drop(response: aiohttp.ClientResponse) -> None:
-    """End a stream at once: a TLS farewell would outlive the loop if the other side does not answer it."""
-    connection = response.connection
-    transport = connection.transport if connection is not None else None
-    response.close()
-    if transport is not None:
-        transport.abort()
+class _Response(aiohttp.ClientResponse):
+    """The library's, but one that is given up ends its connection at once.
+
+    A TLS farewell waits half a minute for the other side's, and all that time the kernel sends the request again.
+    """
+
+    def close(self) -> None:
+        transport = self.connection.transport if self.connection is not None else None
+        super().close()
+        if transport is not None:
+            transport.abort()
 
 
 def _refusal(status: int, payload: bytes) -> KubeError:

@@ -11,7 +11,8 @@ something happened *here*:
 
 Sent is before written, and written before seen; so with a deadline shorter than the duration the first has stopped
 before the second begins, however slow the API server is, whichever replies are lost and wherever clocks jump to. What
-the two differ by is left for clocks that run at different speeds and for requests that are still on the wire.
+the two differ by is left for clocks that run at different speeds and for what is still on the wire: a request that is
+given up ends its connection, but Linux may hold a packet for 3 s while it asks for a link address.
 
     state        a Lease is seen that is             then
     FOLLOWER     not there, or held by nobody        write it at once

@@ -195,3 +195,26 @@ async def test_a_request_that_takes_too_long_is_unavailable(tmp_path: Path) -> N
             await asyncio.wait_for(client.list_objects(POD_KIND, "media"), 5)
 
     assert asked.is_set()
+
+
+async def test_a_request_that_is_given_up_leaves_nothing_to_the_kernel(tmp_path: Path) -> None:
+    """Its connection is reset: after an orderly end the kernel would go on sending what was not acknowledged."""
+    ends: asyncio.Queue[Exception | bytes] = asyncio.Queue()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            ends.put_nowait(await reader.read())
+        except OSError as error:
+            ends.put_nowait(error)
+        writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    client = KubeClient(kubeconfig(tmp_path, server.sockets[0].getsockname()[1]), request_timeout=0.3)
+    with pytest.raises(KubeUnavailableError):
+        await client.list_objects(POD_KIND, "media")
+    end = await asyncio.wait_for(ends.get(), 5)
+    await client.close()
+    server.close()
+
+    assert isinstance(end, ConnectionResetError)
