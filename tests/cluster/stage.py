@@ -109,7 +109,11 @@ class Stage:
 
     def anchors(self) -> Counter[int]:
         """Return how many calls were moved how often since they were up."""
-        return Counter(one["anchors"] - self._moved_before[one["id"]] for one in self.calls())
+        return Counter(self.moved().values())
+
+    def moved(self) -> dict[str, int]:
+        """Return how often each call was moved since it was up."""
+        return {one["id"]: one["anchors"] - self._moved_before[one["id"]] for one in self.calls()}
 
     def reasons(self) -> Counter[str]:
         """Return why calls were moved last since they were up."""

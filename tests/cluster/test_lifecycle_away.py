@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 from tests.cluster.installed import SIGNALING_NODE, InstalledKedge
-from tests.cluster.stage import installed, stage
+from tests.cluster.stage import Stage, installed, stage
 from tests.lab import Lab
 from tests.lab.audit import Request
 from tests.lab.netns import Namespace
@@ -69,14 +70,18 @@ async def test_a_node_with_the_leader_and_relays_returns(own_lab: Lab, kedge: In
     second = sorted(own_lab.node_addresses)[1]
     async with stage(kedge, 3) as on_stage:
         lead_from(kedge, second)
+        relay_on(on_stage, second)
         old = kedge.leader()["metadata"]["name"]
         await on_stage.call(CALLS)
         kedge.until(lambda: sum(on_stage.told_calls().values()) == CALLS, "that operator has written")
         gone = {name for name, one in on_stage.relays().items() if one["node"] == second}
+        leaving = sum(len(on_stage.on(name)) for name in gone)
         own_lab.cut_node(second)
         try:
             kedge.until(lambda: not any(on_stage.on(name) for name in gone), "all calls have left", within=60)
             on_stage.since = time.monotonic()
+            assert on_stage.reasons()["RelayDown"] == leaving > 0
+            assert max(on_stage.anchors()) == 1
             kedge.until(lambda: kedge.leader()["spec"]["nodeName"] != second, "the other operator leads")
             new = kedge.leader()["metadata"]["name"]
             kedge.kubectl("annotate", "relayset", "voice", "example.com/touched=yes")
@@ -85,15 +90,21 @@ async def test_a_node_with_the_leader_and_relays_returns(own_lab: Lab, kedge: In
                 states = {name: one["state"] for name, one in on_stage.relays().items() if name not in gone}
                 return list(states.values()) == ["Ready"] * 3
 
+            def shared() -> bool:
+                loads = [count for name, count in on_stage.loads().items() if name not in gone]
+                return max(loads) - min(loads) <= 1
+
             kedge.until(replaced, "other relays have come in their place", within=90)
+            kedge.until(shared, "the calls are shared evenly again")
             await on_stage.all_heard()
+            moved = on_stage.moved()
         finally:
             own_lab.join_node(second)
 
         on_stage.ready(3)
         kedge.until(lambda: len(kedge.pods("operator")) == 2, "two operators stand by each other again")
         await on_stage.all_heard()
-        assert max(on_stage.anchors()) == 1, "nothing has moved twice"
+        assert on_stage.moved() == moved, "the node's return has moved nothing"
         in_turn(writes(own_lab, kedge), old, new)
 
 
@@ -131,6 +142,21 @@ def lead_from(kedge: InstalledKedge, node: str) -> None:
         return bool(leader["spec"]["nodeName"] == node)
 
     kedge.until(leads, f"an operator on {node} leads")
+
+
+def relay_on(on_stage: Stage, node: str) -> None:
+    """Have a relay on a node: as long as there is none, one of the fullest node is deleted, and takes another place."""
+
+    def is_there() -> bool:
+        relays = on_stage.relays()
+        nodes = Counter(one["node"] for one in relays.values())
+        if node not in nodes:
+            fullest = max(relays, key=lambda name: nodes[relays[name]["node"]])
+            on_stage.kedge.kubectl("delete", "pod", fullest, "--wait=true")
+            on_stage.ready(len(relays))
+        return node in nodes
+
+    on_stage.kedge.until(is_there, f"a relay is on {node}")
 
 
 def writes(lab: Lab, kedge: InstalledKedge) -> list[Request]:
