@@ -9,6 +9,8 @@ with all calls on one of three relays when it strikes:
     twice     it is killed, and 0.1 s later another one, to which half of the calls were on their way
     all       all three are killed, and one is started again after 2 s
     drain     it is drained: it lives until the last call has left it
+    mute      its media is dead, and it goes on answering commands; canaries are enabled. Not unless asked for: needs
+              root, as all of it runs in a network of its own
 
 Usage: python benchmarks/faults.py [FAULT ...] [--calls N] [--json]
 """
@@ -19,14 +21,16 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.common import Figure, run_folder, show
 from tests.e2e.harness import System
+from tests.kit.network import Network
 from tests.kit.phones import quantile
 
 _BETWEEN: Final = 0.1
@@ -67,19 +71,37 @@ async def _drain(system: System) -> None:
 _FAULTS: Final[dict[str, Callable[[System], Awaitable[None]]]] = {
     "kill": _kill, "freeze": _freeze, "restart": _restart, "twice": _twice, "all": _all, "drain": _drain,
 }  # fmt: skip
+_MUTE: Final = "mute"
 
 
-async def run(fault: str, calls: int, folder: Path) -> dict[str, Figure]:
+def strike(fault: str, calls: int, folder: Path) -> dict[str, Figure]:
     """Have one fault strike."""
+    if fault != _MUTE:
+        return asyncio.run(run(fault, _FAULTS[fault], calls, folder))
+    with Network() as network:
+
+        async def mute(system: System) -> None:
+            network.drop_media(system.relays[0])
+
+        return asyncio.run(run(fault, mute, calls, folder, {"canary": {"mode": "Enabled"}}))
+
+
+async def run(
+    fault: str,
+    act: Callable[[System], Awaitable[None]],
+    calls: int,
+    folder: Path,
+    health: Mapping[str, object] = MappingProxyType({}),
+) -> dict[str, Figure]:
+    """Do ``act`` to a system, and hear what becomes of its calls."""
     # No rebalance when the relays join: all calls are to be on one of them.
-    async with System(
-        folder, joined=1, media_ports=calls * 4 + 100, relay_set={"rebalance": {"mode": "Manual"}}
-    ) as system:
+    relay_set = {"rebalance": {"mode": "Manual"}, "health": dict(health)}
+    async with System(folder, joined=1, media_ports=calls * 4 + 100, relay_set=relay_set) as system:
         await system.phones.place_calls(calls, rate=100, within=30)
         await system.join(*system.relays[1:])
         assert await system.phones.wait_audio(time.monotonic())
         struck = time.monotonic()
-        await _FAULTS[fault](system)
+        await act(system)
         assert await system.phones.wait_reanchored(struck, within=30)
         assert await system.phones.wait_audio(time.monotonic())
         report = await system.phones.report(struck)
@@ -97,19 +119,19 @@ async def run(fault: str, calls: int, folder: Path) -> dict[str, Figure]:
 def main() -> None:
     """Run as a program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("faults", nargs="*", help="which (default: all, one after the other)")
+    parser.add_argument("faults", nargs="*", help="which (default: all but mute, one after the other)")
     parser.add_argument("--calls", type=int, default=100, help="calls with RTP (default 100)")
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     arguments = parser.parse_args()
-    if unknown := set(arguments.faults) - _FAULTS.keys():
-        parser.error(f"no such fault: {', '.join(sorted(unknown))}; there are {', '.join(_FAULTS)}")
+    if unknown := set(arguments.faults) - {*_FAULTS, _MUTE}:
+        parser.error(f"no such fault: {', '.join(sorted(unknown))}; there are {', '.join((*_FAULTS, _MUTE))}")
     if not 2 <= arguments.calls <= 500:
         parser.error("--calls must be from 2 to 500: all of them have RTP")
     figures: dict[str, Figure] = {"calls": arguments.calls}
     with run_folder() as folder:
         for fault in arguments.faults or _FAULTS:
             (folder / fault).mkdir()
-            figures |= asyncio.run(run(fault, arguments.calls, folder / fault))
+            figures |= strike(fault, arguments.calls, folder / fault)
     show(figures, as_json=arguments.json)
 
 

@@ -68,9 +68,9 @@ class Stage:
 
     async def all_heard(self) -> float:
         """Assert that no call was lost, that all are heard, and that no audio has paused; return the longest gap."""
-        assert await self.phones.wait_audio(time.monotonic(), within=5), self.kedge.story()
+        assert await self.phones.wait_audio(time.monotonic(), within=5)
         report = await self.phones.report(self.since)
-        assert report.talking() == self._count, self.kedge.story()
+        assert report.talking() == self._count
         longest = max(leg.gap for call in report.calls if call.talking for leg in call.legs if leg.rtp)
         assert longest < SILENCE
         return longest
@@ -172,11 +172,14 @@ async def stage(kedge: InstalledKedge, relays: int, **more: Any) -> AsyncIterato
         proxy = (kedge.nodes()[0], SIP_PORT)
         phones = PhoneProcess(proxy=proxy, caller=(CALLER, 0), callee=PHONES, prefix="49", favoured=True)
         await phones.start()
+    staged = Stage(kedge, phones)
     try:
-        staged = Stage(kedge, phones)
         staged.settled()
         staged.ready(relays)
         yield staged
+    except Exception as error:
+        error.add_note(f"{staged.calls()}\n{kedge.story()}")
+        raise
     finally:
         over = await phones.hang_up()  # whatever has failed: the next test shall find no calls
         await phones.stop()

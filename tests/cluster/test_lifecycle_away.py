@@ -21,6 +21,10 @@ from kedge.ports.kube import Kind, KubeUnavailableError
 CALLS = 20
 AWAY = 60.0
 """Seconds that the API server is away."""
+KUBELET_BACK = 120.0
+"""Seconds within which all kubelets hear of pods again after the API server was away: each waits up to a minute between
+two tries then.
+"""
 NEIGHBOUR_QUEUE = 3.5
 """Seconds for which Linux may hold a packet while it asks for the link address (three times, each second). Nobody can
 take it back; a leader stops so long before another takes over that it does not matter.
@@ -138,10 +142,10 @@ def lead_from(kedge: InstalledKedge, node: str) -> None:
     def leads() -> bool:
         leader = kedge.leader()
         if leader["spec"]["nodeName"] != node:
-            kedge.kubectl("delete", "pod", leader["metadata"]["name"], "--wait=true")
+            kedge.kubectl("delete", "pod", leader["metadata"]["name"], "--wait=false")
         return bool(leader["spec"]["nodeName"] == node)
 
-    kedge.until(leads, f"an operator on {node} leads")
+    kedge.until(leads, f"an operator on {node} leads", within=KUBELET_BACK)
 
 
 def relay_on(on_stage: Stage, node: str) -> None:

@@ -3,9 +3,7 @@
 import asyncio
 import http.client
 import json
-import os
 import socket
-import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -13,11 +11,10 @@ from typing import Any
 
 import pytest
 from tests.kit.kedge import KedgeProcess, RouteRule
+from tests.kit.network import Network
 from tests.kit.phones import PhoneFarm
 from tests.kit.ports import free_port
 from tests.kit.rtpengine import Rtpengine
-from tests.lab import machine
-from tests.lab.netns import Namespace
 
 from kedge.adapters.rtp import DrainedRtpSockets, local_host
 from kedge.base.address import Address
@@ -30,33 +27,6 @@ PREFIX = "49"
 THRESHOLD = 2
 CANARY = {"mode": "Enabled", "interval": "400ms", "threshold": THRESHOLD}
 PATIENCE = 10.0  # seconds until a test gives up
-
-CHAIN = "table inet canary {{ chain input {{ type filter hook input priority 0; {rules}}}; }}\n"
-RULE = "ip daddr {ip} udp dport {first}-{last} counter drop; "
-
-
-class Network:
-    """A network of its own, whose loopback is all there is."""
-
-    def __init__(self, namespace: Namespace) -> None:
-        self._nft = [*namespace.enter, str(machine.program("nft"))]
-
-    def drop_media(self, *relays: Rtpengine) -> float:
-        """Drop what comes to the media ports of ``relays``, and nothing else; return the monotonic time of it."""
-        rules = [RULE.format(ip=each.ip, first=each.first_media_port, last=each.last_media_port) for each in relays]
-        table = CHAIN.format(rules="".join(rules))
-        subprocess.run([*self._nft, "-f", "-"], input=table.encode(), check=True, timeout=10)
-        return time.monotonic()
-
-    def drop_nothing(self) -> float:
-        """Take the rule away; return the monotonic time of it."""
-        subprocess.run([*self._nft, "delete", "table", "inet", "canary"], check=True, timeout=10)
-        return time.monotonic()
-
-    def dropped(self) -> int:
-        """Count the packets that the rule has dropped."""
-        listing = subprocess.run([*self._nft, "list", "table", "inet", "canary"], check=True, capture_output=True)
-        return int(listing.stdout.split(b"counter packets ")[1].split()[0])
 
 
 def canaries(relay: Rtpengine) -> int:
@@ -71,15 +41,8 @@ def canaries(relay: Rtpengine) -> int:
 @pytest.fixture
 def network() -> Iterator[Network]:
     """All sockets and processes that the test makes belong to it."""
-    machine.require_root()
-    machine.provide(("ip", "nsenter", "nft"))
-    namespace = Namespace(f"kedge-canary-{os.getpid()}")
-    namespace.create()
-    try:
-        with namespace.inside():
-            yield Network(namespace)
-    finally:
-        namespace.delete()
+    with Network() as network:
+        yield network
 
 
 class Site:
