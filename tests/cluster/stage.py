@@ -128,6 +128,20 @@ class Stage:
 
         self.kedge.until(are_ready, f"{count} relays are Ready, and there is no other")
 
+    def have_relay_on(self, node: str) -> None:
+        """Delete relays of the fullest node until one has come up on this one: the scheduler spreads them if it can."""
+
+        def is_there() -> bool:
+            relays = self.relays()
+            nodes = Counter(one["node"] for one in relays.values())
+            if node not in nodes:
+                fullest = max(relays, key=lambda name: nodes[relays[name]["node"]])
+                self.kedge.kubectl("delete", "pod", fullest, "--wait=true")
+                self.ready(len(relays))
+            return node in nodes
+
+        self.kedge.until(is_there, f"a relay is on {node}")
+
     def settled(self) -> None:
         """Wait until the operator has seen the RelaySet as it is, and nothing is under way any more."""
 

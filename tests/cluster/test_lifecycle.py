@@ -42,9 +42,10 @@ async def test_two_nodes_are_drained_at_once(own_lab: Lab, kedge: InstalledKedge
     fewest = 3
     try:
         async with stage(kedge, 3, spec=UNEVEN) as on_stage:
+            for node in others:
+                on_stage.have_relay_on(node)
             await on_stage.call(CALLS)
             left = {name for name, one in on_stage.relays().items() if one["node"] in others}
-            assert {on_stage.relays()[name]["node"] for name in left} == set(others), "one relay on each node at least"
             moving = sum(len(on_stage.on(name)) for name in left)
             began = time.monotonic()
 

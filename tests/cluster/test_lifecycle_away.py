@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 from tests.cluster.installed import SIGNALING_NODE, InstalledKedge
-from tests.cluster.stage import Stage, installed, stage
+from tests.cluster.stage import installed, stage
 from tests.lab import Lab
 from tests.lab.audit import Request
 from tests.lab.netns import Namespace
@@ -74,7 +73,7 @@ async def test_a_node_with_the_leader_and_relays_returns(own_lab: Lab, kedge: In
     second = sorted(own_lab.node_addresses)[1]
     async with stage(kedge, 3) as on_stage:
         lead_from(kedge, second)
-        relay_on(on_stage, second)
+        on_stage.have_relay_on(second)
         old = kedge.leader()["metadata"]["name"]
         await on_stage.call(CALLS)
         kedge.until(lambda: sum(on_stage.told_calls().values()) == CALLS, "that operator has written")
@@ -146,21 +145,6 @@ def lead_from(kedge: InstalledKedge, node: str) -> None:
         return bool(leader["spec"]["nodeName"] == node)
 
     kedge.until(leads, f"an operator on {node} leads", within=KUBELET_BACK)
-
-
-def relay_on(on_stage: Stage, node: str) -> None:
-    """Have a relay on a node: as long as there is none, one of the fullest node is deleted, and takes another place."""
-
-    def is_there() -> bool:
-        relays = on_stage.relays()
-        nodes = Counter(one["node"] for one in relays.values())
-        if node not in nodes:
-            fullest = max(relays, key=lambda name: nodes[relays[name]["node"]])
-            on_stage.kedge.kubectl("delete", "pod", fullest, "--wait=true")
-            on_stage.ready(len(relays))
-        return node in nodes
-
-    on_stage.kedge.until(is_there, f"a relay is on {node}")
 
 
 def writes(lab: Lab, kedge: InstalledKedge) -> list[Request]:
