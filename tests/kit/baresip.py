@@ -31,7 +31,9 @@ class BaresipError(Exception):
 class Baresip:
     """One softphone on one address. A context manager."""
 
-    def __init__(self, folder: Path, ip: str, *, user: str, codec: str = "PCMU", tone: int = 440) -> None:
+    def __init__(
+        self, folder: Path, ip: str, *, user: str, codec: str = "PCMU", tone: int = 440, srtp: bool = False
+    ) -> None:
         """Choose addresses and write its configuration; nothing runs yet.
 
         Args:
@@ -40,6 +42,7 @@ class Baresip:
             user: user part of its address of record.
             codec: the only audio codec that it offers.
             tone: frequency in Hz that it sends.
+            srtp: it speaks SRTP with keys in SDP (RFC 4568), and nothing else.
         """
         self.folder = folder
         self.user = user
@@ -56,11 +59,12 @@ class Baresip:
             f"rtp_ports {first_rtp}-{first_rtp + 19}\njitter_buffer_type off\n"
             f"audio_source aufile,{folder / 'tone.wav'}\naudio_player aubridge,{user}\naudio_alert aubridge,{user}\n"
             f"audio_buffer 20-160\nnet_interface {ip}\nmodule_path {MODULES}\nsnd_path {folder}\n"
-            "module g711.so\nmodule aubridge.so\nmodule aufile.so\nmodule sndfile.so\n"
+            "module g711.so\nmodule srtp.so\nmodule aubridge.so\nmodule aufile.so\nmodule sndfile.so\n"
             "module_app account.so\nmodule_app ctrl_tcp.so\nmodule_app menu.so\n"
         )
         (folder / "accounts").write_text(
-            f"<sip:{user}@{ip};transport=udp>;regint=0;answermode=auto;audio_codecs={codec}/8000/1\n"
+            f"<sip:{user}@{ip};transport=udp>;regint=0;answermode=auto;audio_codecs={codec}/8000/1"
+            f"{';mediaenc=srtp-mand' if srtp else ''}\n"
         )
         (folder / "contacts").write_text("")
         _write_tone(folder / "tone.wav", tone)

@@ -41,11 +41,17 @@ def until(holds: Callable[[], bool], *, within: float = 5.0) -> bool:
 
 
 @pytest.fixture
-def talk(tmp_path: Path) -> Iterator[Talk]:
+def srtp() -> bool:
+    """Whether the phones encrypt; a test says otherwise by its parameters."""
+    return False
+
+
+@pytest.fixture
+def talk(tmp_path: Path, srtp: bool) -> Iterator[Talk]:
     """Alice has called bob, and both hear."""
     relays = [Rtpengine(ip) for ip in RELAYS]
-    alice = Baresip(tmp_path / "alice", "127.0.1.2", user="alice")
-    bob = Baresip(tmp_path / "bob", "127.0.1.3", user="49100", tone=880)
+    alice = Baresip(tmp_path / "alice", "127.0.1.2", user="alice", srtp=srtp)
+    bob = Baresip(tmp_path / "bob", "127.0.1.3", user="49100", tone=880, srtp=srtp)
     kedge = KedgeProcess(
         folder=tmp_path, relays=relays, routes=[RouteRule(prefix="49", next_hops=[bob.sip])],
         peers={"callers": ["127.0.1.2/32"], "callees": ["127.0.1.3/32"]}, ip="127.0.1.1",
@@ -66,13 +72,15 @@ def talk(tmp_path: Path) -> Iterator[Talk]:
             relay.stop()
 
 
-def test_audio_survives_two_relays_one_after_the_other(talk: Talk) -> None:
+@pytest.mark.parametrize("srtp", [False, True], ids=["rtp", "srtp"])
+def test_audio_survives_two_relays_one_after_the_other(talk: Talk, srtp: bool) -> None:
     for _ in range(2):
         dead = talk.busy
         dead.kill()
 
         assert talk.both_hear(), talk.kedge.log[-3000:]
         assert talk.busy is not dead
+    assert talk.bob.log.count("SRTP is Enabled") == (3 if srtp else 0), "by the call, and by each move"
 
     talk.alice.do("hangup")
     talk.bob.wait_for("CALL_CLOSED")

@@ -10,7 +10,7 @@ from kedge.sip.dialog import Dialog
 from kedge.sip.errors import ParseError
 from kedge.sip.headers import parse_params
 from kedge.sip.message import Message, Request
-from kedge.sip.offer_answer import prune
+from kedge.sip.offer_answer import keep_suites, prune
 from kedge.sip.sdp import Origin
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Leg:
         self.source = source
         """Where the party's datagrams come from: the fallback when its Contact cannot be trusted or read."""
         self.local = b""
-        """L: the description in force that we sent (with our o= line)."""
+        """L: the description in force that we sent (with our o= line), without crypto suites that were not taken."""
         self.remote = b""
         """R: the description in force that we received."""
         self.pruned = b""
@@ -96,7 +96,7 @@ class Leg:
     def set_in_force(self, *, local: bytes, remote: bytes, session: str) -> None:
         """An offer/answer exchange on this leg is complete; L came from ``session`` at the relay."""
         self.session = session
-        self.local = local
+        self.local = keep_suites(local, remote)
         self.remote = remote
         self.pruned = prune(remote, local)
 

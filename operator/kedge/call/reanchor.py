@@ -25,6 +25,7 @@ from kedge.relay.ng_client import RELAY_DOWN, TIMEOUT
 from kedge.sip.offer_answer import (
     UnfitDescriptionError,
     check_relay_output,
+    keep_suites,
     same_addresses,
     same_but_origin,
     same_meaning,
@@ -70,6 +71,7 @@ class Move:
         "_caller",
         "_old_session",
         "_refusal",
+        "_reoffered",
         "_reserved",
         "_session",
         "_source_instance",
@@ -114,6 +116,8 @@ class Move:
         self._reserved = False
         self._refusal = ""
         """Which party refused the target, and how: it goes back for that."""
+        self._reoffered = False
+        """Whether a leg was given another offer: the other one may need one as well."""
         self._tries = 0
         self._caller = LegMove(b2bua, self, call.caller)
         self._callee = LegMove(b2bua, self, call.callee)
@@ -163,7 +167,15 @@ class Move:
                 self._b2bua.delete_session(relay, session, now)  # the call has ended
                 return
             self.asking = False
-            done(session, (reply.sdp, for_callee) if reply.sdp is not None else None, reply.error, now)
+            if reply.sdp is None:
+                done(session, None, reply.error, now)
+                return
+            try:
+                outputs = keep_suites(reply.sdp, caller), keep_suites(for_callee, callee)
+            except SdpError as error:
+                done(session, None, f"relay {relay.name}: {error}", now)
+            else:
+                done(session, outputs, "", now)
 
         relay.client.offer(session, CALLER_TAG, "", caller, Then(offered), 0, now)
 
@@ -266,10 +278,10 @@ class Move:
     def _settle(self, now: float) -> None:
         """Bring answers that differ together."""
         relay = self.call.relay
-        if relay is None or not (self._caller.changed or self._callee.changed):
+        if relay is None or not (self._caller.changed or self._callee.changed or self._reoffered):
             self._finish(MOVED, "", now)
             return
-        self._caller.changed = self._callee.changed = False
+        self._caller.changed = self._callee.changed = self._reoffered = False
         self.state = SETTLING
         self.target, self._session = relay, self.call.session
         self._replay(relay, self.call.session, self._told, now)
@@ -291,6 +303,7 @@ class Move:
                 self._finish(DIVERGE, problem, now)
             else:
                 leg.session = ""  # its description is not what the relay would give it now
+                self._reoffered = True
                 part.offer(sdp, now)
             return
         self._finish(MOVED, "", now)

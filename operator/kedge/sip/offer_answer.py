@@ -34,6 +34,19 @@ def prune(remote: bytes, local: bytes) -> bytes:
     return theirs.to_bytes() if changed else remote
 
 
+def keep_suites(body: bytes, mate: bytes) -> bytes:
+    """Return a description with those crypto lines only whose suite ``mate`` names too.
+
+    One side of a pair offers many and the other takes one: that is the suite in force, and what relays add of their own
+    to an offer is none of it.
+    """
+    if b"\na=crypto:" not in body:
+        return body
+    description, other = parse_sdp(body), parse_sdp(mate)
+    pruned = [_prune_crypto(*pair) for pair in zip(description.media, other.media, strict=False)]
+    return description.to_bytes() if any(pruned) else body
+
+
 def _prune_media(media: Media, mate: Media) -> bool:
     if not media.enabled or not mate.enabled:
         return False
@@ -65,7 +78,8 @@ def _crypto_suite(value: str) -> str:
 def signature(body: bytes) -> tuple[MediaSignature, ...]:
     """Return N: what a description means, without address, port, ICE or ptime.
 
-    Per m-line: on or off, kind, protocol, (payload type, encoding, fmtp) of each format, direction, crypto suites.
+    Per m-line: on or off, kind, protocol, (payload type, encoding, fmtp) of each format, direction, crypto suites with
+    their keys (a party may take other ones later: RFC 4568 section 7.1.4).
     """
     description = parse_sdp(body)
     return tuple(_media_signature(media, description) for media in description.media)
@@ -78,8 +92,8 @@ def _media_signature(media: Media, description: SessionDescription) -> MediaSign
     direction = media.direction(description.direction)
     if "0.0.0.0" in (media.connection, description.connection):
         direction += " hold"  # RFC 2543 hold: the address itself carries a meaning
-    suites = tuple(_crypto_suite(value) for value in media.attributes("crypto"))
-    return (True, media.kind, media.protocol, formats, direction, suites)
+    keys = tuple(media.attributes("crypto"))
+    return (True, media.kind, media.protocol, formats, direction, keys)
 
 
 def same_meaning(one: bytes, other: bytes) -> bool:

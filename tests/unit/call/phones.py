@@ -48,6 +48,7 @@ class Phone(ServerUser):
         """All parties, oldest first, of calls that are over too."""
         self.ringing: tuple[Step, ...] = ANSWER_AT_ONCE
         self.formats: tuple[str, ...] = ("0", "8", "101")
+        self.key = ""
         self.contact = f"<sip:{name}@{address[0]}:{address[1]}>"
         self.record_route: tuple[str, ...] = ()
         self.answer_headers: dict[str, str] = {}
@@ -118,6 +119,8 @@ class Party(ClientOwner, TimerTarget):
         """Final status of our first INVITE."""
         self.port = phone.new_port()
         self.formats = phone.formats
+        self.key = phone.key
+        """Of its SRTP (RFC 4568); without one it speaks RTP."""
         self.wanted = "sendrecv"
         self.held_by_address = False
         self.version = 0
@@ -186,14 +189,18 @@ class Party(ClientOwner, TimerTarget):
     def describe(self) -> bytes:
         """An offer, or a description to go in a 200 to an INVITE without one."""
         self.version += 1
-        lines = [f"a=rtpmap:{one} {ENCODINGS[one]}" for one in self.formats]
+        lines = [f"a=rtpmap:{one} {ENCODINGS[one]}" for one in self.formats] + self._crypto()
+        protocol = "RTP/SAVP" if self.key else "RTP/AVP"
         address = "0.0.0.0" if self.held_by_address else self.phone.address[0]
         head = [
             "v=0", f"o={self.phone.name} {self.port} {self.version} IN IP4 {self.phone.address[0]}", "s=-",
-            f"c=IN IP4 {address}", "t=0 0", f"m=audio {self.port} RTP/AVP {' '.join(self.formats)}",
+            f"c=IN IP4 {address}", "t=0 0", f"m=audio {self.port} {protocol} {' '.join(self.formats)}",
         ]  # fmt: skip
         self.local = ("\r\n".join([*head, *lines, f"a={self.wanted}"]) + "\r\n").encode()
         return self.local
+
+    def _crypto(self) -> list[str]:
+        return [f"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:{self.key}"] if self.key else []
 
     def reinvite(self, *, late: bool = False, update: bool = False, body: bytes | None = None) -> bool:
         """Send an offer of ours; False where one is under way already, or the call is over."""
@@ -461,7 +468,7 @@ class Party(ClientOwner, TimerTarget):
             return Media(theirs.kind, "0", theirs.protocol, theirs.formats)
         formats = [one for one in theirs.formats if one in self.formats]
         media = Media("audio", str(self.port), theirs.protocol, formats)
-        media.lines = [f"a=rtpmap:{one} {ENCODINGS[one]}" for one in formats]
+        media.lines = [f"a=rtpmap:{one} {ENCODINGS[one]}" for one in formats] + self._crypto()
         media.lines.append(f"a={both(opposite(theirs.direction(description.direction)), self.wanted)}")
         return media
 

@@ -510,6 +510,55 @@ def test_answers_that_differ_are_brought_together() -> None:
     world.assert_anchored(talk)
 
 
+def encrypted(world: World) -> Talk:
+    """Return a call with SRTP between phones that know one suite, through relays that add others to each offer."""
+    keys = (f"inline:{number}" for number in itertools.count())
+
+    def add(command: str, output: bytes) -> bytes:
+        more = f"a=crypto:2 AEAD_AES_256_GCM {next(keys)}\r\n" if command == "offer" else ""
+        return output + more.encode()
+
+    for daemon in world.daemons.values():
+        daemon.distort = add
+    world.left.key, world.right.key = "ofAlice", "ofBob"
+    return world.call()
+
+
+def keys_of(talk: Talk) -> list[list[str]]:
+    """Return what each party was told of the other's keys."""
+    return [parse_sdp(one.remote).media[0].attributes("crypto") for one in (talk.caller, talk.callee)]
+
+
+def test_the_suite_in_force_is_the_only_one_that_is_offered_again() -> None:
+    world = World()
+    talk = encrypted(world)
+    assert len(keys_of(talk)[1]) == 2
+    since = world.now
+
+    world.lose(talk)
+
+    suite = "1 AES_CM_128_HMAC_SHA1_80 inline:"
+    assert keys_of(talk) == [[f"{suite}ofBob"], [f"{suite}ofAlice"]]
+    assert len(world.sent("INVITE", since=since)) == 2, "one each"
+    assert world.books.results() == ["Moved"]
+    world.assert_anchored(talk)
+
+
+@pytest.mark.parametrize("changes", [("caller",), ("callee",), ("caller", "callee")])
+def test_a_key_that_a_party_changes_in_its_answer_reaches_the_other(changes: tuple[str, ...]) -> None:
+    world = World()
+    talk = encrypted(world)
+    for side in changes:
+        getattr(talk, side).key = f"{side}New"
+
+    world.lose(talk, seconds=1.0)
+
+    suite = "1 AES_CM_128_HMAC_SHA1_80 inline:"
+    assert keys_of(talk) == [[f"{suite}{talk.callee.key}"], [f"{suite}{talk.caller.key}"]]
+    assert world.books.results() == ["Moved"]
+    world.assert_anchored(talk)
+
+
 def test_answers_that_never_agree_are_left_after_three_offers_and_rest() -> None:
     world = World()
     talk = world.call()

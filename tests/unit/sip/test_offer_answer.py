@@ -8,6 +8,7 @@ from kedge.sip.offer_answer import (
     UnfitDescriptionError,
     check_relay_output,
     is_plausible,
+    keep_suites,
     prune,
     same_addresses,
     same_meaning,
@@ -59,6 +60,22 @@ def test_prune_keeps_the_suite_in_force() -> None:
     ours = sdp(lines=("a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:z",))
 
     assert parse_sdp(prune(theirs, ours)).media[0].attributes("crypto") == ["1 AES_CM_128_HMAC_SHA1_80 inline:x"]
+
+
+def test_a_description_keeps_the_suites_that_the_other_one_names() -> None:
+    offered = sdp(lines=("a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:x", "a=crypto:2 AES_256_CM_HMAC_SHA1_80 inline:y"))
+    taken = sdp(lines=("a=crypto:2 AES_256_CM_HMAC_SHA1_80 inline:z",))
+
+    kept = parse_sdp(keep_suites(offered, taken)).media[0].attributes("crypto")
+    assert kept == ["2 AES_256_CM_HMAC_SHA1_80 inline:y"]
+    assert keep_suites(offered, sdp()) == offered, "none is left: not for us to take all keys away"
+    assert keep_suites(taken, offered) is taken
+
+
+def test_a_key_is_part_of_the_meaning() -> None:
+    one, other = (sdp(lines=(f"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:{key}",)) for key in "xy")
+    assert not same_meaning(one, other)
+    assert same_meaning(one, one.replace(b"4000", b"5000"))
 
 
 def test_meaning_is_all_but_addresses_ports_and_ptime() -> None:
