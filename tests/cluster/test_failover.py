@@ -130,7 +130,10 @@ async def test_a_node_cut_off_loses_no_call(own_lab: Lab, kedge: KedgeInCluster,
         own_lab.join_node(node)
 
     kedge.wait_ready("voice", 3)
-    assert {one["id"]: one["anchors"] for one in kedge.snapshot()["calls"]} == anchors, "nothing moved twice"
+    assert max(anchors.values()) == 1
+    # Others may be on their way to the relay that is back.
+    now = {one["id"]: one["anchors"] for one in kedge.snapshot()["calls"]}
+    assert all(now[call] == 1 for call, moves in anchors.items() if moves), "nothing moved twice"
     assert await phones.hang_up()
 
 
