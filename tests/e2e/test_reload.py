@@ -100,7 +100,9 @@ async def test_calls_of_peers_and_routes_that_are_gone_live_move_and_end_and_new
     on_it = await on_first(talking, CALLS + len(numbers))
     talking.relays[0].kill()
     failover = await talking.failover()
-    assert (failover.calls, failover.moved, failover.failed) == (on_it, on_it, 0)
+    # A re-INVITE that was on its way when the relay died may have brought its call elsewhere itself.
+    assert on_it - 1 <= failover.calls == failover.moved
+    assert failover.failed == 0
     await talking.phones.reinvite([1], side="callee", direction="sendrecv")
     await all_heard(talking)
     gaps = [leg.gap for call in (await talking.phones.report(began)).calls for leg in call.legs if call.number > 2]
