@@ -21,9 +21,8 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -83,19 +82,16 @@ def strike(fault: str, calls: int, folder: Path) -> dict[str, Figure]:
         async def mute(system: System) -> None:
             network.drop_media(system.relays[0])
 
-        return asyncio.run(run(fault, mute, calls, folder, {"canary": {"mode": "Enabled"}}))
+        return asyncio.run(run(fault, mute, calls, folder, canary=True))
 
 
 async def run(
-    fault: str,
-    act: Callable[[System], Awaitable[None]],
-    calls: int,
-    folder: Path,
-    health: Mapping[str, object] = MappingProxyType({}),
+    fault: str, act: Callable[[System], Awaitable[None]], calls: int, folder: Path, *, canary: bool = False
 ) -> dict[str, Figure]:
     """Do ``act`` to a system, and hear what becomes of its calls."""
     # No rebalance when the relays join: all calls are to be on one of them.
-    relay_set = {"rebalance": {"mode": "Manual"}, "health": dict(health)}
+    health = {"canary": {"mode": "Enabled" if canary else "Disabled"}}
+    relay_set = {"rebalance": {"mode": "Manual"}, "health": health}
     async with System(folder, joined=1, media_ports=calls * 4 + 100, relay_set=relay_set) as system:
         await system.phones.place_calls(calls, rate=100, within=30)
         await system.join(*system.relays[1:])

@@ -159,16 +159,12 @@ class InstalledKedge:
         return json.loads(self.kubectl("get", *args, "-o", "json"))
 
     def relay_set(self, replicas: int, *, spec: Values | None = None, **template: Any) -> None:
-        """Apply the RelaySet of the routes; ``template`` is what its pods shall have beside the operator's own.
-
-        Its relays share two cores with nodes, phones and other tests: that one has no CPU for 300 ms, the default, is
-        no loss here.
-        """
+        """Apply the RelaySet of the routes; ``template`` is what its pods shall have beside the operator's own."""
         manifest = {
             "apiVersion": "kedge.media/v1alpha1", "kind": "RelaySet", "metadata": {"name": "voice"},
             "spec": {
                 "engine": "RTPEngine", "replicas": replicas, "template": template, "records": {"after": "1s"},
-                "drain": {"deadline": "10s"}, "health": {"threshold": 10},
+                "drain": {"deadline": "10s"},
                 "media": {"portRange": {"min": 20000, "max": 22000}}, **(spec or {}),
             },
         }  # fmt: skip

@@ -109,15 +109,12 @@ class KedgeInCluster:
         self.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
 
     def relay_set(self, name: str, replicas: int, **spec: Any) -> dict[str, Any]:
-        """Return a RelaySet whose relays end quickly and are spread over the nodes.
-
-        They share two cores with all the rest: that one has no CPU for 300 ms, the default, is no loss here.
-        """
+        """Return a RelaySet whose relays end quickly and are spread over the nodes."""
         return {
             "apiVersion": "kedge.media/v1alpha1", "kind": "RelaySet", "metadata": {"name": name},
             "spec": {
                 "engine": "RTPEngine", "replicas": replicas, "records": {"after": "1s"},
-                "health": {"threshold": 10}, "media": {"portRange": {"min": 20000, "max": 22000}}, **spec,
+                "media": {"portRange": {"min": 20000, "max": 22000}}, **spec,
             },
         }  # fmt: skip
 

@@ -23,8 +23,10 @@ from tests.lab import Lab
 CALLS = 20
 MANY, RTP_EVERY = 200, 4
 """Calls under load; every fourth has audio: 100 phones are what this machine plays beside all the rest."""
-UNEVEN = {"rebalance": {"imbalancePercent": 100}}
-"""No call moves only to even out load: who moved, and why, is counted."""
+UNEVEN = {"rebalance": {"imbalancePercent": 100}, "health": {"threshold": 10}}
+"""No call moves only to even out load, or because its relay had no CPU for 300 ms, on two cores that it shares with
+nodes, phones and other tests: who moved, and why, is counted.
+"""
 HOST_NETWORK = {"media": {"hostNetwork": True, "portRange": {"min": 20000, "max": 22000}}}
 NEWER = {"example.com/make": "2"}
 """Annotations of relay pods that are not what they were."""
@@ -46,6 +48,7 @@ async def test_two_nodes_are_drained_at_once(own_lab: Lab, kedge: InstalledKedge
                 on_stage.have_relay_on(node)
             await on_stage.call(CALLS)
             left = {name for name, one in on_stage.relays().items() if one["node"] in others}
+            assert {on_stage.relays()[name]["node"] for name in left} == set(others), "one relay on each node at least"
             moving = sum(len(on_stage.on(name)) for name in left)
             began = time.monotonic()
 

@@ -264,6 +264,11 @@ class PhoneFarm:
         calls = self._chosen(numbers)
         return await self._until(lambda: all(_is_over(call) for call in calls), within)
 
+    async def wait_answered(self, numbers: Iterable[int] | None = None, *, within: float = 10.0) -> bool:
+        """Wait until all that both phones of each call sent is answered."""
+        calls = self._chosen(numbers)
+        return await self._until(lambda: not any(leg.pending for call in calls for leg in _legs_of(call)), within)
+
     async def wait_talking(self, count: int, *, within: float = 10.0) -> bool:
         """Wait until exactly ``count`` calls are established at both phones."""
         return await self._until(lambda: self.talking() == count, within)
@@ -443,8 +448,11 @@ def _is_talking(call: _Call) -> bool:
 
 
 def _is_over(call: _Call) -> bool:
-    legs = [leg for leg in (call.caller, call.callee) if leg is not None]
-    return all(leg.is_over and not leg.pending for leg in legs)
+    return all(leg.is_over and not leg.pending for leg in _legs_of(call))
+
+
+def _legs_of(call: _Call) -> list[Leg]:
+    return [leg for leg in (call.caller, call.callee) if leg is not None]
 
 
 def _reinvited(leg: Leg, since: float) -> bool:

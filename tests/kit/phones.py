@@ -28,9 +28,8 @@ __all__ = [
 ]  # fmt: skip
 
 _COMMANDS = frozenset({
-    "hang_up", "pause_rtp", "place_calls", "reinvite", "report", "summary", "update", "wait_audio", "wait_over",
-    "wait_reanchored",
-    "wait_talking",
+    "hang_up", "pause_rtp", "place_calls", "reinvite", "report", "summary", "update", "wait_answered", "wait_audio",
+    "wait_over", "wait_reanchored", "wait_talking",
 })  # fmt: skip
 _LINE_LIMIT = 1 << 28  # a report of thousands of calls is one line
 
@@ -188,6 +187,10 @@ class PhoneProcess:
     async def wait_over(self, numbers: Iterable[int] | None = None, *, within: float = 10.0) -> bool:
         """Wait until both phones have left their calls, and all that they sent is answered."""
         return bool(await self._ask("wait_over", numbers=_listed(numbers), within=within))
+
+    async def wait_answered(self, numbers: Iterable[int] | None = None, *, within: float = 10.0) -> bool:
+        """Wait until all that both phones of each call sent is answered."""
+        return bool(await self._ask("wait_answered", numbers=_listed(numbers), within=within))
 
     async def wait_talking(self, count: int, *, within: float = 10.0) -> bool:
         """Wait until exactly ``count`` calls are established at both phones."""

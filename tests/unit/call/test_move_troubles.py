@@ -544,6 +544,32 @@ def test_the_suite_in_force_is_the_only_one_that_is_offered_again() -> None:
     world.assert_anchored(talk)
 
 
+def test_a_party_that_is_rolled_back_is_offered_the_suite_in_force_alone_too() -> None:
+    world = World()
+    talk = encrypted(world)
+    talk.caller.replies.append(488)
+
+    offers = moved_off(world, talk)
+
+    suites = [parse_sdp(one.message.body).media[0].attributes("crypto") for one in offers if one.destination == CALLEE]
+    assert suites == [["1 AES_CM_128_HMAC_SHA1_80 inline:ofAlice"]] * 2, "there and back"
+    assert world.books.results() == ["RolledBack"]
+    world.assert_anchored(talk)
+
+
+def test_keys_that_a_relay_wraps_in_rubbish_are_not_sent_and_another_relay_is_taken() -> None:
+    world = World()
+    talk = encrypted(world)
+    old, rubbish = talk.relay, next(name for name in world.daemons if name != talk.relay)
+    world.daemons[rubbish].distort = lambda command, output: b"v=0\r\na=crypto:1 AEAD_AES_256_GCM inline:x\r\n"
+
+    offers = moved_off(world, talk)
+
+    assert talk.relay not in (old, rubbish)
+    assert len(offers) == 2, "one each"
+    world.assert_anchored(talk)
+
+
 @pytest.mark.parametrize("changes", [("caller",), ("callee",), ("caller", "callee")])
 def test_a_key_that_a_party_changes_in_its_answer_reaches_the_other(changes: tuple[str, ...]) -> None:
     world = World()
