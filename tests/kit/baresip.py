@@ -32,7 +32,15 @@ class Baresip:
     """One softphone on one address. A context manager."""
 
     def __init__(
-        self, folder: Path, ip: str, *, user: str, codec: str = "PCMU", tone: int = 440, srtp: bool = False
+        self,
+        folder: Path,
+        ip: str,
+        *,
+        user: str,
+        port: int = 0,
+        codec: str = "PCMU",
+        tone: int = 440,
+        encryption: str = "",
     ) -> None:
         """Choose addresses and write its configuration; nothing runs yet.
 
@@ -40,13 +48,15 @@ class Baresip:
             folder: for configuration, log and what it says and hears.
             ip: for SIP, RTP and control.
             user: user part of its address of record.
+            port: for SIP; 0 takes a free one.
             codec: the only audio codec that it offers.
             tone: frequency in Hz that it sends.
-            srtp: it speaks SRTP with keys in SDP (RFC 4568), and nothing else.
+            encryption: ``srtp-mand`` for SRTP with keys in SDP (RFC 4568) and nothing else, ``srtp`` for SRTP or RTP
+                as the other side offers; empty for RTP alone.
         """
         self.folder = folder
         self.user = user
-        self.sip: Address = (ip, free_port(ip))
+        self.sip: Address = (ip, port or free_port(ip))
         self._control: Address = (ip, free_ports(1, ip))
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
@@ -64,7 +74,7 @@ class Baresip:
         )
         (folder / "accounts").write_text(
             f"<sip:{user}@{ip};transport=udp>;regint=0;answermode=auto;audio_codecs={codec}/8000/1"
-            f"{';mediaenc=srtp-mand' if srtp else ''}\n"
+            f"{f';mediaenc={encryption}' if encryption else ''}\n"
         )
         (folder / "contacts").write_text("")
         _write_tone(folder / "tone.wav", tone)

@@ -50,8 +50,9 @@ def srtp() -> bool:
 def talk(tmp_path: Path, srtp: bool) -> Iterator[Talk]:
     """Alice has called bob, and both hear."""
     relays = [Rtpengine(ip) for ip in RELAYS]
-    alice = Baresip(tmp_path / "alice", "127.0.1.2", user="alice", srtp=srtp)
-    bob = Baresip(tmp_path / "bob", "127.0.1.3", user="49100", tone=880, srtp=srtp)
+    encryption = "srtp-mand" if srtp else ""
+    alice = Baresip(tmp_path / "alice", "127.0.1.2", user="alice", encryption=encryption)
+    bob = Baresip(tmp_path / "bob", "127.0.1.3", user="49100", tone=880, encryption=encryption)
     kedge = KedgeProcess(
         folder=tmp_path, relays=relays, routes=[RouteRule(prefix="49", next_hops=[bob.sip])],
         peers={"callers": ["127.0.1.2/32"], "callees": ["127.0.1.3/32"]}, ip="127.0.1.1",

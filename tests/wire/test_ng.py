@@ -16,8 +16,11 @@ from kedge.relay.backend import RelayReply, RelayUser
 from kedge.relay.fleet import Fleet, FleetListener, Relay
 from kedge.relay.model import HealthPolicy, InventorySnapshot, RelayDescription, RelaySetPolicy, RelayState
 from kedge.relay.ng_client import NgSettings, instance_of, uptime_of
+from kedge.sip.offer_answer import profile_of
+from kedge.sip.sdp import parse_sdp
 
 SET = "default/edge"
+KEY = "a=crypto:{} AES_CM_128_HMAC_SHA1_80 inline:PS1uQCVeeCFCanVmcjkpPywjNWhcYD0mXXtxaVBR\r\n"
 PATIENCE = 10.0  # seconds until a test gives up; nothing is expected to take a tenth of it
 
 
@@ -159,9 +162,9 @@ class Talk:
         self.driver.run_until(lambda: self.token in self.replies.by_token)
         return self.replies.by_token[self.token]
 
-    def offer(self, session: str, tag: str, description: bytes, to_tag: str = "") -> RelayReply:
+    def offer(self, session: str, tag: str, description: bytes, to_tag: str = "", profile: str = "") -> RelayReply:
         return self.wait(
-            lambda token, now: self.client.offer(session, tag, to_tag, description, self.replies, token, now)
+            lambda token, now: self.client.offer(session, tag, to_tag, description, self.replies, token, now, profile)
         )
 
     def answer(self, session: str, tag: str, to_tag: str, description: bytes) -> RelayReply:
@@ -211,12 +214,45 @@ def test_a_session_from_offer_to_delete(driver: Driver, daemon: Rtpengine) -> No
 
 def test_no_dtls_is_offered_beside_the_phones_keys(driver: Driver) -> None:
     talk = Talk(driver)
-    key = "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:PS1uQCVeeCFCanVmcjkpPywjNWhcYD0mXXtxaVBR\r\n"
+    key = KEY.format(1)
     offer = talk.offer("sdes", "alice", sdp(5000, "RTP/SAVP", key)).sdp or b""
     assert key.encode() in offer
     assert b"a=fingerprint" not in offer
     assert b"a=setup" not in offer
     assert talk.delete("sdes", "alice").error == ""
+
+
+def keys_of(description: bytes | None) -> dict[str, str]:
+    """Return the keys by tag and suite."""
+    assert description is not None
+    values = [value.split() for value in parse_sdp(description).media[0].attributes("crypto")]
+    return {f"{tag} {suite}": key for tag, suite, key in values}
+
+
+def test_a_side_that_shall_have_srtp_gets_keys_that_stay_while_the_session_lives(driver: Driver) -> None:
+    talk = Talk(driver)
+    first = talk.offer("srtp", "alice", sdp(5000), profile="RTP/SAVP").sdp
+    for_alice = talk.answer("srtp", "alice", "bob", sdp(5002)).sdp  # bob's description before he was asked
+    offered = keys_of(first)
+    suite = next(name for name in offered if name.endswith("AES_CM_128_HMAC_SHA1_80"))
+    bob = sdp(5002, "RTP/SAVP", KEY.format(suite.split()[0]))
+    again = talk.offer("srtp", "alice", sdp(5000), profile="RTP/SAVP").sdp
+    settled = talk.answer("srtp", "alice", "bob", bob).sdp
+
+    assert profile_of(first or b"") == profile_of(again or b"") == "RTP/SAVP"
+    assert keys_of(again) == offered
+    assert profile_of(for_alice or b"") == profile_of(settled or b"") == "RTP/AVP"
+    assert keys_of(settled) == {}
+    later = talk.offer("srtp", "alice", sdp(5000), "bob", "RTP/SAVP").sdp
+    assert keys_of(later)[suite] == offered[suite]
+    assert (port_of(later), port_of(settled)) == (port_of(first), port_of(for_alice))
+
+    # The other way round: alice's leg is plain, and bob offers.
+    for_alice = talk.offer("srtp", "bob", bob, "alice", "RTP/AVP").sdp
+    for_bob = talk.answer("srtp", "bob", "alice", sdp(5000)).sdp
+    assert (profile_of(for_alice or b""), keys_of(for_alice)) == ("RTP/AVP", {})
+    assert keys_of(for_bob) == {suite: offered[suite]}
+    assert talk.delete("srtp", "").error == ""
 
 
 def test_what_the_relay_refuses_is_told_in_its_words(driver: Driver) -> None:

@@ -15,12 +15,13 @@ from kedge.base.ids import Ids
 from kedge.base.timers import TimerHeap
 from kedge.call.admission import admit
 from kedge.call.bridge import Bridge
-from kedge.call.call import ACTIVE, ENDED, Call, Then, checked
+from kedge.call.call import ACTIVE, CALLER_TAG, ENDED, Call, Then, checked
 from kedge.call.endings import Farewell, Unattended
 from kedge.call.failover import Failover
 from kedge.call.leg import ALLOW, Leg
 from kedge.call.observer import Observer
 from kedge.call.passing import hops_left, passed_lines, unsupported
+from kedge.call.reports import REQUESTED
 from kedge.call.routing import Peer, Routing
 from kedge.call.settings import CallSettings
 from kedge.call.setup import Setup
@@ -249,7 +250,10 @@ class B2bua(ServerUser):
             elif reply.error not in _NO_REPLY:
                 self.delete_session(relay, session, now)
 
-        relay.client.offer(session, from_tag, to_tag, sdp, Then(offered), 0, now)
+        profile = ""
+        if call.state == ACTIVE:  # before that nothing is in force
+            profile = (call.callee if from_tag == CALLER_TAG else call.caller).conversion
+        relay.client.offer(session, from_tag, to_tag, sdp, Then(offered), 0, now, profile)
 
     def answer(
         self, call: Call, from_tag: str, to_tag: str, sdp: bytes, step: Callable[[RelayReply, float], None], now: float
@@ -385,7 +389,7 @@ class B2bua(ServerUser):
 
     # --- wishes -----------------------------------------------------------------------------------------------------
 
-    def move_to(self, call: Call, relay: Relay, now: float, *, reason: str = "Requested") -> str:
+    def move_to(self, call: Call, relay: Relay, now: float, *, reason: str = REQUESTED) -> str:
         """Ask for a call to be moved to a relay. Return an empty string, or why it cannot be."""
         if not call.alive:
             return "the call has ended"

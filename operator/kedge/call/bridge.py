@@ -20,6 +20,7 @@ from kedge.call.replacement import Replacement
 from kedge.relay.backend import RelayReply
 from kedge.sip.body import Body, sdp_in, sdp_of
 from kedge.sip.message import Request, Response, make_response
+from kedge.sip.offer_answer import drop_unasked_keys
 from kedge.sip.sdp import SdpError, parse_sdp
 from kedge.sip.transaction import ClientOwner, ClientTransaction, ServerTransaction
 
@@ -210,7 +211,7 @@ class Bridge(ClientOwner, TimerTarget):
         if self._offer.sdp:
             if self._acker is not None:
                 self.ack()
-            self._take_answer(sdp_in(response), response, now)
+            self._take_answer(drop_unasked_keys(sdp_in(response), self.sent), response, now)
         else:
             late_reinvite.pass_on(self, sdp_in(response), response, now)
 
@@ -279,7 +280,7 @@ class Bridge(ClientOwner, TimerTarget):
         if self._offer.sdp:
             self.close(now)
         elif self.late_offer:
-            late_reinvite.take_answer(self, sdp_in(request), now)
+            late_reinvite.take_answer(self, drop_unasked_keys(sdp_in(request), self.sent), now)
 
     # --- the end ----------------------------------------------------------------------------------------------------
 

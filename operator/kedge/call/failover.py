@@ -16,14 +16,16 @@ from kedge.call.call import ACTIVE, Call
 from kedge.call.move_queue import QUIET, SILENT, URGENT, MoveQueue
 from kedge.call.pacing import Pace
 from kedge.call.reanchor import AGAIN, DIVERGE, MOVED, NO_RELAY, Move
-from kedge.call.reports import DRAIN, FailoverReport, Reports
+from kedge.call.reports import DRAIN, REQUESTED, FailoverReport, Reports
 from kedge.call.want import Want
 from kedge.relay.model import FailoverPolicy, Intent, RelayState
+from kedge.sip.offer_answer import profile_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kedge.call.b2bua import B2bua
+    from kedge.call.leg import Leg
     from kedge.relay.fleet import Relay
 
 _PUMP: Final = 1
@@ -62,6 +64,8 @@ class Failover(TimerTarget):
             return True
         if want.reason == DRAIN and not self._drains(call):
             return False  # the drain was taken back, or the call has left
+        if want.converted is not None:
+            return profile_of(want.converted.local) != want.profile
         if want.target is not None:
             return call.relay is not want.target
         return self._drains(call)
@@ -148,11 +152,18 @@ class Failover(TimerTarget):
         self._want(call, reason, now, target, None)
         self._pump(now)
 
+    def convert(self, leg: Leg, profile: str, now: float) -> None:
+        """Ask for one leg's media in another RTP profile. For a call of which nothing else is wanted."""
+        want = self.wants[leg.call.id] = Want(leg.call, REQUESTED, now, None, None)
+        want.converted, want.profile = leg, profile
+        self._queue.put(want)
+        self._pump(now)
+
     def take_back(self, call: Call, now: float) -> None:
-        """Nobody asks any more for a relay of their own choice; what else wants the call moved stands."""
+        """Nobody asks any more for a relay of their own choice, or a profile; what else wants the call moved stands."""
         want = self.wants.get(call.id)
         if want is not None:
-            want.target = None
+            want.target = want.converted = None
             self._queue.put(want)
             self._pump(now)
 

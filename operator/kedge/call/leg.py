@@ -10,7 +10,7 @@ from kedge.sip.dialog import Dialog
 from kedge.sip.errors import ParseError
 from kedge.sip.headers import parse_params
 from kedge.sip.message import Message, Request
-from kedge.sip.offer_answer import keep_suites, prune
+from kedge.sip.offer_answer import agree, is_encrypted, profile_of
 from kedge.sip.sdp import Origin
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Leg:
         self.source = source
         """Where the party's datagrams come from: the fallback when its Contact cannot be trusted or read."""
         self.local = b""
-        """L: the description in force that we sent (with our o= line), without crypto suites that were not taken."""
+        """L: the description in force that we sent (with our o= line), without media and keys that were not taken."""
         self.remote = b""
         """R: the description in force that we received."""
         self.pruned = b""
@@ -93,12 +93,22 @@ class Leg:
         """Whether an INVITE or UPDATE is under way in this dialog (RFC 3261 section 14.1: no second one then)."""
         return self.client is not None or self.server is not None or self.awaiting_ack is not None
 
+    @property
+    def conversion(self) -> str:
+        """The RTP profile that a relay is to be asked for in an offer towards this leg.
+
+        Empty where the other leg's is as good: it is needed where one of the two is encrypted and the other is not.
+        """
+        theirs = self.other.local
+        if not self.local or not theirs or is_encrypted(self.local) == is_encrypted(theirs):
+            return ""
+        return profile_of(self.local)
+
     def set_in_force(self, *, local: bytes, remote: bytes, session: str) -> None:
         """An offer/answer exchange on this leg is complete; L came from ``session`` at the relay."""
         self.session = session
-        self.local = keep_suites(local, remote)
+        self.local, self.pruned = agree(local, remote)
         self.remote = remote
-        self.pruned = prune(remote, local)
 
     def aim(self) -> None:
         """Choose where in-dialog requests go."""

@@ -16,7 +16,14 @@ from kedge.base.timers import Timer, TimerTarget
 from kedge.call.call import CALLEE_TAG
 from kedge.sip.body import sdp_of
 from kedge.sip.message import Response
-from kedge.sip.offer_answer import same_addresses, same_but_origin, same_meaning, with_addresses_of
+from kedge.sip.offer_answer import (
+    drop_unasked_keys,
+    profile_of,
+    same_addresses,
+    same_but_origin,
+    same_meaning,
+    with_addresses_of,
+)
 from kedge.sip.sdp import SdpError
 from kedge.sip.transaction import ClientOwner, ClientTransaction
 
@@ -86,6 +93,13 @@ class LegMove(ClientOwner, TimerTarget):
     def pending(self) -> bool:
         """Whether something is still to come."""
         return self.state in (SENT, WAITING)
+
+    @property
+    def refusal(self) -> str:
+        """Who did not take the offer, and how."""
+        if self.leg.session and self.leg.session == self._session:
+            return f"{self.leg.peer.name} answered without the media as it was offered"
+        return f"{self.leg.peer.name} answered {self.status}"
 
     def offer(self, sdp: bytes, now: float) -> None:
         """Send a re-INVITE with this description, or wait until the leg is free and may be asked."""
@@ -183,7 +197,7 @@ class LegMove(ClientOwner, TimerTarget):
         leg, move = self.leg, self._move
         self._b2bua.failover.breaker.answered(leg.peer)
         leg.learn_session_timer(response, we_are_uac=True)
-        usable = self._take_answer(response)
+        usable = self._take_answer(response) and self._has_profile()
         if move is None or not waited_for:
             return
         self._b2bua.observer.leg_moved(leg.call, move.target, now - move.started)
@@ -196,7 +210,7 @@ class LegMove(ClientOwner, TimerTarget):
         leg = self.leg
         before = leg.pruned
         try:
-            answer = sdp_of(response).sdp
+            answer = drop_unasked_keys(sdp_of(response).sdp, leg.local)
             if not answer or same_but_origin(answer, before):
                 leg.session = self._session
                 leg.remote = leg.pruned = answer or before  # the usual answer, and a 200 without one: all as it was
@@ -206,6 +220,11 @@ class LegMove(ClientOwner, TimerTarget):
         except SdpError:
             return False
         return True
+
+    def _has_profile(self) -> bool:
+        """Whether the answer has the RTP profile that was offered, if the offer was made for its sake."""
+        profile = self._move.profile_for(self.leg) if self._move is not None else ""
+        return not profile or profile_of(self.leg.remote) == profile
 
     def _refused(self, status: int, response: Response, waited_for: bool, now: float) -> None:
         self.leg.local = self._before  # a refused offer changes nothing (RFC 3261 section 14.1)

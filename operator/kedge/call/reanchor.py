@@ -25,6 +25,7 @@ from kedge.relay.ng_client import RELAY_DOWN, TIMEOUT
 from kedge.sip.offer_answer import (
     UnfitDescriptionError,
     check_relay_output,
+    keep_common_suites,
     keep_suites,
     same_addresses,
     same_but_origin,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from kedge.call.b2bua import B2bua
+    from kedge.call.leg import Leg
     from kedge.call.want import Want
     from kedge.relay.fleet import Relay
 
@@ -69,7 +71,9 @@ class Move:
         "_b2bua",
         "_callee",
         "_caller",
+        "_converted",
         "_old_session",
+        "_profile",
         "_refusal",
         "_reoffered",
         "_reserved",
@@ -114,8 +118,12 @@ class Move:
         """The session that the legs are brought to."""
         self._source_instance = call.relay_instance
         self._reserved = False
+        # A call whose relay is lost has no time for that, and could not go back to how it was.
+        self._converted = None if self.source_lost else want.converted
+        self._profile = want.profile if self._converted is not None else ""
+        """The RTP profile that one leg is brought to, if that is what the move is for."""
         self._refusal = ""
-        """Which party refused the target, and how: it goes back for that."""
+        """Which party refused, and how: it goes back for that."""
         self._reoffered = False
         """Whether a leg was given another offer: the other one may need one as well."""
         self._tries = 0
@@ -130,6 +138,10 @@ class Move:
         """
         return self.call.session != self._session or self.call.is_lost
 
+    def profile_for(self, leg: Leg) -> str:
+        """Return the RTP profile that a leg is brought to; empty where it keeps its own."""
+        return self._profile if leg is self._converted else ""
+
     # --- PREPARING --------------------------------------------------------------------------------------------------
 
     def start(self, now: float) -> None:
@@ -137,23 +149,28 @@ class Move:
         self.call.move = self
         self._tries += 1
         session = self.call.session
-        if self.target is not self.call.relay or self.source_lost:
+        if self.target is not self.call.relay or self.source_lost or self._converted is not None:
             self._b2bua.fleet.reserve(self.target)
             self._reserved = True
             session = self.call.new_session()
         self._replay(self.target, session, self._prepared, now)
 
     def _replay(self, relay: Relay, session: str, done: _Replayed, now: float) -> None:
-        """Give the in-force descriptions to a relay: ``offer`` and ``answer`` back to back."""
-        caller, callee = self.call.caller.pruned, self.call.callee.pruned
-        for_callee = b""
+        """Give the in-force descriptions to a relay: ``offer`` and ``answer`` back to back.
+
+        A relay can be asked for another profile in an offer alone: the leg that shall have it is the one that answers.
+        """
+        first, second = self.call.caller, self.call.callee
+        if self._converted is first:
+            first, second = second, first
+        for_second = b""
         self.asking = True
 
         def offered(reply: RelayReply, now: float) -> None:
-            nonlocal for_callee
+            nonlocal for_second
             if self.state != OVER and reply.sdp is not None:
-                for_callee = reply.sdp
-                relay.client.answer(session, CALLER_TAG, CALLEE_TAG, callee, Then(answered), 0, now)
+                for_second = reply.sdp
+                relay.client.answer(session, first.tag, second.tag, second.pruned, Then(answered), 0, now)
             else:
                 ended(reply, now)
 
@@ -171,13 +188,16 @@ class Move:
                 done(session, None, reply.error, now)
                 return
             try:
-                outputs = keep_suites(reply.sdp, caller), keep_suites(for_callee, callee)
+                outputs = keep_suites(reply.sdp, first.pruned), keep_suites(for_second, second.pruned)
+                if self._converted is not None:
+                    outputs = outputs[0], keep_common_suites(outputs[1])
             except SdpError as error:
                 done(session, None, f"relay {relay.name}: {error}", now)
             else:
-                done(session, outputs, "", now)
+                done(session, outputs if first is self.call.caller else (outputs[1], outputs[0]), "", now)
 
-        relay.client.offer(session, CALLER_TAG, "", caller, Then(offered), 0, now)
+        profile = self._profile or second.conversion
+        relay.client.offer(session, first.tag, "", first.pruned, Then(offered), 0, now, profile)
 
     def _prepared(self, session: str, outputs: tuple[bytes, bytes] | None, error: str, now: float) -> None:
         b2bua, call = self._b2bua, self.call
@@ -200,7 +220,7 @@ class Move:
         """Return what is wrong with what a relay gave for the two legs, or an empty string."""
         try:
             for leg, sdp in zip((self.call.caller, self.call.callee), outputs, strict=True):
-                check_relay_output(sdp, leg.local, leg.remote)
+                check_relay_output(sdp, leg.local, leg.remote, self.profile_for(leg))
         except (UnfitDescriptionError, SdpError) as error:
             return f"relay {self.target.name}: {error}"
         return ""
@@ -253,8 +273,6 @@ class Move:
             self._finish(AGAIN, "the target was lost meanwhile", now)
         elif failed:
             self._some_failed(failed, now)
-        elif self.state == ROLLING:
-            self._finish(ROLLED_BACK, self._refusal, now)
         else:
             self._settle(now)
 
@@ -279,7 +297,7 @@ class Move:
         """Bring answers that differ together."""
         relay = self.call.relay
         if relay is None or not (self._caller.changed or self._callee.changed or self._reoffered):
-            self._finish(MOVED, "", now)
+            self._finish_settled(now)
             return
         self._caller.changed = self._callee.changed = self._reoffered = False
         self.state = SETTLING
@@ -290,7 +308,7 @@ class Move:
         if self.call.bridge is not None:
             self.call.bridge.resume(now)
         if outputs is None:
-            result = AGAIN if self.overtaken else MOVED
+            result = AGAIN if self.overtaken else ROLLED_BACK if self._refusal else MOVED
             self._finish(result, f"the relay was not told of a changed answer: {error}", now)
             return
         for part, sdp in ((self._caller, outputs[0]), (self._callee, outputs[1])):
@@ -306,19 +324,22 @@ class Move:
                 self._reoffered = True
                 part.offer(sdp, now)
             return
-        self._finish(MOVED, "", now)
+        self._finish_settled(now)
+
+    def _finish_settled(self, now: float) -> None:
+        self._finish(ROLLED_BACK if self._refusal else MOVED, self._refusal, now)
 
     # --- failures ---------------------------------------------------------------------------------------------------
 
     def _can_go_back(self) -> bool:
         """Whether the old session is still there to go back to."""
         source = self.source
-        if self.state == ROLLING or self.source_lost or source is None or source is self.call.relay:
+        if self.source_lost or source is None or self.call.session == self._old_session:
             return False
         return source.state is not RelayState.DOWN and source.instance == self._source_instance
 
     def _some_failed(self, failed: list[LegMove], now: float) -> None:
-        self._refusal = f"{failed[0].leg.peer.name} answered {failed[0].status}"
+        self._refusal = failed[0].refusal
         self.want.credentials_missing = any(part.status in (401, 407) for part in failed)
         if self._can_go_back() and self.source is not None:
             self._roll_back(self.source, now)
@@ -328,13 +349,14 @@ class Move:
     def _roll_back(self, source: Relay, now: float) -> None:
         call, b2bua = self.call, self._b2bua
         self.state = ROLLING
+        self._converted, self._profile = None, ""
         b2bua.fleet.reserve(source)
         b2bua.delete_session(call.relay, call.session, now)
         b2bua.attach(call, source, self._old_session)
         self.target, self._session = source, self._old_session
         parts = (self._caller, self._callee)
         for part in parts:
-            if part.state == FAILED:
+            if part.state == FAILED and not part.leg.session:
                 part.leg.session = self._old_session  # it never left
             part.state = WAITING if part.leg.session != self._old_session else ANSWERED
         for part in parts:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 DRAIN: Final = "Drain"
 """The reason of moves off a relay that is to be emptied: they are moot once that is taken back."""
+REQUESTED: Final = "Requested"
+"""The reason of moves that a person asked for."""
 
 
 class FailoverReport:

@@ -25,6 +25,7 @@ from kedge.call.routing import Peer, Route
 from kedge.relay.backend import RelayReply
 from kedge.sip.body import Body, sdp_in
 from kedge.sip.message import Request, Response, make_response
+from kedge.sip.offer_answer import drop_unasked_keys
 from kedge.sip.sdp import SdpError
 from kedge.sip.transaction import ClientOwner, ClientTransaction, ServerTransaction
 from kedge.sip.uri import SipUri
@@ -198,7 +199,7 @@ class Setup(ClientOwner, TimerTarget):
             return
         if "100rel" in (response.get("Require") or ""):
             return  # we never offered it: such a response cannot be acknowledged (RFC 3262 section 4)
-        answer = sdp_in(response)
+        answer = drop_unasked_keys(sdp_in(response), self.call.callee.local)
         if not answer or not self._offer.sdp:
             self._pass_provisional(response, b"", now)
         elif answer == self._early:
@@ -217,7 +218,7 @@ class Setup(ClientOwner, TimerTarget):
         acker = self.acker = confirm_callee(self.b2bua, self.call.callee, response)
         self.b2bua.timers.cancel(self._timer)
         self.replacement.tries = 0
-        answer = sdp_in(response) or self._early
+        answer = drop_unasked_keys(sdp_in(response), self.call.callee.local) or self._early
         if not answer:
             self._fail_answered(488, now)
         elif self._offer.sdp:
@@ -332,7 +333,7 @@ class Setup(ClientOwner, TimerTarget):
         if self._offer.sdp:
             self.established(now)
             return
-        answer = sdp_in(request)
+        answer = drop_unasked_keys(sdp_in(request), self.call.caller.local)
         if answer:
             late_setup.take_answer(self, answer, now)
         else:

@@ -1,4 +1,4 @@
-"""What is wanted of one call: to be moved."""
+"""What is wanted of one call: to be moved, or to have one leg's media in another RTP profile."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kedge.call.call import Call
+    from kedge.call.leg import Leg
     from kedge.call.reports import FailoverReport
     from kedge.relay.fleet import Relay
 
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
 class Want:
     """A wish to move one call."""
 
-    __slots__ = ("call", "credentials_missing", "last_seen", "queued", "reason", "report", "since", "target", "tries")
+    __slots__ = (
+        "call", "converted", "credentials_missing", "last_seen", "profile", "queued", "reason", "report", "since",
+        "target", "tries",
+    )  # fmt: skip
 
     def __init__(
         self, call: Call, reason: str, now: float, target: Relay | None, report: FailoverReport | None
@@ -23,6 +27,10 @@ class Want:
         self.since = now
         self.target = target
         """The relay that somebody asked for, or None for any."""
+        self.converted: Leg | None = None
+        """The leg whose media shall have another profile, for which the call goes to a new session."""
+        self.profile = ""
+        """That profile (``RTP/SAVP``...)."""
         self.report = report
         self.last_seen = report.last_seen if report is not None else now
         self.queued = False

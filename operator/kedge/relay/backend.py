@@ -47,9 +47,15 @@ class RelayClient:
         """Datagrams to send on the connected control socket; whoever sends them clears the list."""
 
     def offer(
-        self, session: str, from_tag: str, to_tag: str, sdp: bytes, user: RelayUser, token: int, now: float
-    ) -> None:
-        """Ask for the description to send on to the other side. An empty ``to_tag`` is left out."""
+        self, session: str, from_tag: str, to_tag: str, sdp: bytes, user: RelayUser, token: int, now: float,
+        profile: str = "",
+    ) -> None:  # fmt: skip
+        """Ask for the description to send on to the other side. An empty ``to_tag`` is left out.
+
+        ``profile`` is the RTP profile that the other side shall have (``RTP/SAVP``...), where it is another one than
+        the offerer's: the relay encrypts and decrypts between them, with keys of its own. Empty: as it was offered, or
+        as it is in this session.
+        """
         raise NotImplementedError
 
     def answer(

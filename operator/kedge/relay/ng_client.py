@@ -10,6 +10,8 @@ The dictionaries, as rtpengine 10.5 takes them:
 - ``offer``, ``answer``: ``DTLS: "off"`` (a key of its own: the flag ``DTLS=off`` is unknown and only logged),
   ``ICE: "remove"``, ``call-id``, ``command``, ``flags: ["port-latching"]``, ``from-tag``, ``sdp`` and ``to-tag``. There
   is no ``via-branch``, since a second branch gets ports of its own; and no ``replace: ["origin"]``, as ``o=`` is ours.
+- ``transport protocol`` in an offer: the RTP profile towards the other side. It stands for the session: keys and ports
+  stay over further offers, and it is given anew all the same, as a side's own next description would undo it.
 - ``delete``: ``call-id``, ``command``, ``delete delay: 0`` (else the session is kept for 30 s), ``from-tag``.
 
 This module writes what is sent often by one formatting, and finds the SDP in a reply without decoding it; what looks
@@ -183,10 +185,14 @@ class NgClient(RelayClient):
         return len(self._waiting) + len(self._deletes)
 
     def offer(
-        self, session: str, from_tag: str, to_tag: str, sdp: bytes, user: RelayUser, token: int, now: float
-    ) -> None:
-        """Ask for the description to send on to the other side. An empty ``to_tag`` is left out."""
-        self._describe(b"7:command5:offer", session, from_tag, to_tag, sdp, user, token, now)
+        self, session: str, from_tag: str, to_tag: str, sdp: bytes, user: RelayUser, token: int, now: float,
+        profile: str = "",
+    ) -> None:  # fmt: skip
+        """Ask for the description to send on to the other side, in ``profile`` if one is named.
+
+        An empty ``to_tag`` is left out.
+        """
+        self._describe(b"7:command5:offer", session, from_tag, to_tag, sdp, user, token, now, profile)
 
     def answer(
         self, session: str, from_tag: str, to_tag: str, sdp: bytes, user: RelayUser, token: int, now: float
@@ -312,6 +318,7 @@ class NgClient(RelayClient):
         user: RelayUser,
         token: int,
         now: float,
+        profile: str = "",
     ) -> None:
         self._count += 1
         cookie = b"%b%d" % (self._prefix, self._count)
@@ -329,10 +336,10 @@ class NgClient(RelayClient):
         )
         if to_tag:
             tag = to_tag.encode()
-            data = b"%b6:to-tag%d:%be" % (data, len(tag), tag)
-        else:
-            data += b"e"
-        self._submit(_Command(self, _DESCRIBE, cookie, data, user, token, now + self._settings.timeout), now)
+            data = b"%b6:to-tag%d:%b" % (data, len(tag), tag)
+        if profile:
+            data = b"%b18:transport protocol%d:%b" % (data, len(profile), profile.encode())
+        self._submit(_Command(self, _DESCRIBE, cookie, data + b"e", user, token, now + self._settings.timeout), now)
 
     def _general(
         self, kind: int, fields: dict[bytes, Any], user: RelayUser, token: int, now: float, timeout: float

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from kedge.call.call import ACTIVE, Call
-from kedge.ports.ports import NO_WISH, CallWish, LegWish
+from kedge.ports.ports import CallWish
 from kedge.ports.records import Condition, WishRecord
 from kedge.relay.model import RelayState
+from kedge.sip.offer_answer import counterpart, is_encrypted, profile_of
 
 if TYPE_CHECKING:
     from kedge.call.b2bua import B2bua
@@ -31,6 +32,7 @@ _AT_ONCE: Final = 200
 """Wishes looked at in one go: packets wait meanwhile."""
 _LONGEST_REST: Final = 3600.0
 """Seconds between two tries at most: each failed one doubles the rest, as phones are asked each time."""
+_SRTP: Final = "SRTP"
 _FULFILLED: Final = Condition(status=True, reason="Fulfilled")
 _LOG: Final = logging.getLogger(__name__)
 
@@ -43,23 +45,55 @@ class Refusal:
     message: str
 
 
+class _Errand:
+    """One thing that is asked of the call layer for a wish, until it is so."""
+
+    __slots__ = ("asked", "condition", "reached", "rest", "rest_until", "tried")
+
+    def __init__(self) -> None:
+        self.condition: Condition | None = None
+        """How the last try ended."""
+        self.tried = False
+        """Whether it was asked for at all since the wish came."""
+        self.asked = False
+        """Whether it was asked for, and its end not seen yet."""
+        self.reached = False
+        self.rest = 0.0
+        """Seconds waited after the last failure."""
+        self.rest_until = 0.0
+
+    def failed(self, reason: str, said: str, first_rest: float, now: float) -> Condition:
+        """What was asked for has ended otherwise: rest, the longer the more often."""
+        self.asked = False
+        self.rest = min(2 * self.rest, _LONGEST_REST) if self.rest else first_rest
+        self.rest_until = now + self.rest
+        message = f"{said}; the next try is {self.rest:.0f} s after this one"
+        self.condition = Condition(status=False, reason=reason, message=message)
+        return self.condition
+
+
 class _Wish:
     """The newest wish of one call, and how far it is."""
 
-    __slots__ = ("asked", "condition", "look_at", "reached", "rest", "rest_until", "tried", "wish")
+    __slots__ = ("condition", "conversions", "look_at", "move", "wish")
 
     def __init__(self, wish: CallWish, now: float) -> None:
         self.wish = wish
         self.condition: Condition | None = None
         self.look_at = now
-        self.tried = False
-        """Whether the move was asked for at all since the wish came."""
-        self.asked = False
-        """Whether the move was asked for, and its end not seen yet."""
-        self.reached = False
-        self.rest = 0.0
-        """Seconds waited after the last failure."""
-        self.rest_until = now
+        self.move = _Errand()
+        self.conversions = (_Errand(), _Errand())
+        """To another transport: of the caller's leg, and of the callee's."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether the call layer is at it."""
+        return self.move.asked or any(one.asked for one in self.conversions)
+
+    def differs(self, other: CallWish) -> bool:
+        """Whether something else is wished now."""
+        mine = self.wish
+        return (mine.relay, mine.caller, mine.callee) != (other.relay, other.caller, other.callee)
 
 
 class Wishes:
@@ -82,7 +116,7 @@ class Wishes:
         if call is None:
             return  # it has just ended: its object goes
         old = self._known.get(wish.call)
-        if old is not None and old.asked and wish.relay != old.wish.relay:
+        if old is not None and old.asked and old.differs(wish):
             self._b2bua.failover.take_back(call, now)
         one = self._known[wish.call] = _Wish(wish, now)
         self._queue.append(one)
@@ -111,7 +145,7 @@ class Wishes:
         one = self._known.get(call)
         if one is None:
             return None
-        open_relay = "" if one.reached else one.wish.relay
+        open_relay = "" if one.move.reached else one.wish.relay
         return WishRecord(generation=one.wish.generation, relay=open_relay, fulfilled=one.condition)
 
     def refusal(self, call: Call, name: str) -> Refusal | None:
@@ -148,51 +182,87 @@ class Wishes:
         self._changed(call, now)
 
     def _judge(self, one: _Wish, call: Call, now: float) -> Condition | None:
-        """Act on a wish as far as can be; return what is so."""
+        """Act on a wish as far as can be; return what is so: of all that is not fulfilled the first."""
         wish = one.wish
         moved = self._judge_relay(one, call, now) if wish.relay else None
-        refused = _unsupported(call, wish)
-        if refused is not None and (moved is None or moved.status):
-            return Condition(status=False, reason=refused.reason, message=refused.message)
-        if moved is None and _asks(wish.caller, wish.callee):
-            return _FULFILLED
-        return moved
+        if moved is not None and not moved.status:
+            return moved
+        converted = self._judge_transports(one, call, now)
+        if converted is not None and not converted.status:
+            return converted
+        return _unsupported(wish) or converted or moved
 
     def _judge_relay(self, one: _Wish, call: Call, now: float) -> Condition | None:
+        errand = one.move
         relay = self._fleet.find(call.relay_set, one.wish.relay)
         there = relay is not None and call.relay is relay and call.move is None
-        one.reached = one.reached or there
-        if one.reached:
+        errand.reached = errand.reached or there
+        if errand.reached:
             # Where it never had to leave, nothing was wished: this is the way back from a wish that is taken back.
-            return _FULFILLED if there and one.tried else None
+            return _FULFILLED if there and errand.tried else None
         refusal = self.refusal(call, one.wish.relay)
-        pending = call.id in self._b2bua.failover.wants or call.move is not None
+        pending = self._pending(call)
         if refusal is not None or relay is None:
-            one.asked = one.asked and pending
+            errand.asked = errand.asked and pending
             return None if refusal is None else Condition(status=False, reason=refusal.reason, message=refusal.message)
-        if one.tried and pending:
+        if errand.tried and pending:
             return _on_its_way(call, relay)
-        if one.asked:
-            return self._failed(one, call, now)
-        if now < one.rest_until:
-            return one.condition
-        return self._ask(one, call, relay, now)
+        if errand.asked:
+            return self._failed(errand, call, "MoveFailed", now)
+        if now < errand.rest_until:
+            return errand.condition
+        return self._ask(errand, call, relay, now)
 
-    def _ask(self, one: _Wish, call: Call, relay: Relay, now: float) -> Condition:
-        one.tried = one.asked = True
+    def _pending(self, call: Call) -> bool:
+        """Whether the call layer has something to do with a call."""
+        return call.id in self._b2bua.failover.wants or call.move is not None
+
+    def _ask(self, errand: _Errand, call: Call, relay: Relay, now: float) -> Condition:
+        errand.tried = errand.asked = True
         problem = self._b2bua.move_to(call, relay, now)
         if problem:
             return Condition(status=False, reason="NotMovable", message=problem)
         return _on_its_way(call, relay)
 
-    def _failed(self, one: _Wish, call: Call, now: float) -> Condition:
-        """The move that was asked for has ended elsewhere."""
-        one.asked = False
-        one.rest = min(2 * one.rest, _LONGEST_REST) if one.rest else self._b2bua.settings.rest
-        one.rest_until = now + one.rest
-        said = call.anchored_message or "the move was given up"
-        message = f"{said}; the next try is {one.rest:.0f} s after this one"
-        return Condition(status=False, reason="MoveFailed", message=message)
+    def _failed(self, errand: _Errand, call: Call, reason: str, now: float) -> Condition:
+        """What was asked for has ended otherwise."""
+        said = call.anchored_message or "it was given up"
+        return errand.failed(reason, said, self._b2bua.settings.rest, now)
+
+    def _judge_transports(self, one: _Wish, call: Call, now: float) -> Condition | None:
+        """Have both legs' media as is wished, one leg after the other; return what is so of the first that is not."""
+        found: Condition | None = None
+        legs = ((call.caller, one.wish.caller.transport), (call.callee, one.wish.callee.transport))
+        for (leg, wanted), errand in zip(legs, one.conversions, strict=True):
+            condition = self._judge_transport(errand, call, leg, wanted, now) if wanted else None
+            if condition is not None and (found is None or found.status):
+                found = condition
+        return found
+
+    def _judge_transport(self, errand: _Errand, call: Call, leg: Leg, wanted: str, now: float) -> Condition | None:
+        name = "caller" if leg is call.caller else "callee"
+        is_so = wanted == _transport_of(leg) and call.move is None  # else it may be the offer, and no answer yet
+        errand.reached = errand.reached or is_so
+        if errand.reached:
+            return _FULFILLED if is_so else None  # a party that has changed it since has done so by its own exchange
+        if call.state != ACTIVE:
+            said = f"the call is being set up, and the {name} is offered {wanted} once it is up"
+            return Condition(status=False, reason="NotEstablished", message=said)
+        pending = self._pending(call)
+        if errand.asked and not pending:
+            return self._failed(errand, call, "OfferFailed", now)
+        if not errand.asked and now < errand.rest_until:
+            return errand.condition
+        if not pending:
+            # An RTP profile without keys, or with keys in the description: others have keys that no relay can make.
+            profile = counterpart(profile_of(leg.local), encrypted=wanted == _SRTP)
+            if not profile:
+                said = f"spec.legs.{name}.transport: the leg's media is neither all RTP/AVP nor all RTP/SAVP"
+                return Condition(status=False, reason="NotSupported", message=said)
+            errand.asked = True
+            self._b2bua.failover.convert(leg, profile, now)
+        later = "" if errand.asked else ", once another move of the call is over"
+        return Condition(status=False, reason="Offering", message=f"the {name} is offered {wanted}{later}")
 
     def _tell(self, wish: CallWish, call: Call, condition: Condition) -> None:
         level = logging.INFO if condition.status or condition.reason in _PENDING else logging.WARNING
@@ -200,7 +270,7 @@ class Wishes:
         _LOG.log(level, "the wish in the call's object: %s %s", condition.reason, condition.message, extra=extra)
 
 
-_PENDING: Final = frozenset({"Moving", "NotEstablished"})
+_PENDING: Final = frozenset({"Moving", "NotEstablished", "Offering"})
 
 
 def _on_its_way(call: Call, relay: Relay) -> Condition:
@@ -210,23 +280,21 @@ def _on_its_way(call: Call, relay: Relay) -> Condition:
     return Condition(status=False, reason="Moving", message=f"the call is on its way to relay {relay.name}")
 
 
-def _asks(*legs: LegWish) -> bool:
-    return any(leg != NO_WISH for leg in legs)
-
-
-def _unsupported(call: Call, wish: CallWish) -> Refusal | None:
+def _unsupported(wish: CallWish) -> Condition | None:
     """Return which fields of the legs ask for something that Kedge cannot change."""
-    fields: list[str] = []
-    for name, leg, wanted in (("caller", call.caller, wish.caller), ("callee", call.callee, wish.callee)):
-        if wanted.transport not in ("", _transport_of(leg)):
-            fields.append(f"spec.legs.{name}.transport")
-        fields += [f"spec.legs.{name}.{one}" for one in ("interface", "address", "flags") if getattr(wanted, one)]
+    fields = [
+        f"spec.legs.{name}.{one}"
+        for name, wanted in (("caller", wish.caller), ("callee", wish.callee))
+        for one in ("interface", "address", "flags")
+        if getattr(wanted, one)
+    ]
     if not fields:
         return None
     verb = "is" if len(fields) == 1 else "are"
-    return Refusal("NotSupported", f"{', '.join(fields)} {verb} not acted on yet: the leg stays as it is")
+    message = f"{', '.join(fields)} {verb} not acted on yet: the leg stays as it is"
+    return Condition(status=False, reason="NotSupported", message=message)
 
 
 def _transport_of(leg: Leg) -> str:
     """Return what a leg's media is in force as."""
-    return "SRTP" if b"/SAVP" in leg.local else "RTP"
+    return _SRTP if is_encrypted(leg.local) else "RTP"

@@ -1,12 +1,13 @@
 """Offer/answer (RFC 3264) as re-anchoring needs it: what is in force, what changed, what may be sent.
 
 A leg's **in-force pair** is L, the description we sent, and R, the one we received, whoever offered. To put a call on
-another relay, its in-force descriptions are replayed there. They are pruned to L∩R first: an answer that is offered
-again as it came brings back codecs that were never agreed.
+another relay, its in-force descriptions are replayed there. They are pruned to L∩R first (``agree``): an answer that is
+offered again as it came brings back codecs, and an offer media, that were never agreed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from typing import Final, TypeAlias
 
 from kedge.base.errors import KedgeError
@@ -15,23 +16,79 @@ from kedge.sip.sdp import Media, SessionDescription, parse_sdp, split_origin
 MediaSignature: TypeAlias = tuple[bool, str, str, tuple[tuple[str, str, str], ...], str, tuple[str, ...]]
 
 _SETUP: Final = {"actpass", "active", "passive", "holdconn"}
+_ENCRYPTED: Final = {"RTP/AVP": "RTP/SAVP", "RTP/AVPF": "RTP/SAVPF"}
+_PLAIN: Final = {encrypted: plain for plain, encrypted in _ENCRYPTED.items()}
+_COMMON_SUITES: Final = frozenset({"AES_CM_128_HMAC_SHA1_80", "AES_CM_128_HMAC_SHA1_32"})
+"""The crypto suites that every phone with SRTP knows (RFC 4568 section 6.2).
+
+A relay offers a dozen, which would not fit into one packet; and phones read the keys of others in different ways, as
+their base64 needs padding, which rtpengine leaves out.
+"""
 
 
 class UnfitDescriptionError(KedgeError):
     """What a relay gave back may not be sent to the phone: the detail says which rule it breaks."""
 
 
-def prune(remote: bytes, local: bytes) -> bytes:
-    """Return R with only those formats that L has too, m-line by m-line; crypto suites likewise.
+def is_encrypted(body: bytes) -> bool:
+    """Whether a description has SRTP in it."""
+    return b"/SAVP" in body
 
-    Formats are compared by payload type and encoding. An m-line without a common format is left as it is: it is for
-    the relay's output check to find fault, not for this function to switch media off.
+
+def profile_of(body: bytes) -> str:
+    """Return the profile of the RTP that is on (``RTP/AVP``, ``RTP/SAVP``...); empty for none, and for several."""
+    found = {media.protocol for media in parse_sdp(body).media if media.enabled and "RTP/" in media.protocol}
+    return found.pop() if len(found) == 1 else ""
+
+
+def counterpart(profile: str, *, encrypted: bool) -> str:
+    """Return the same profile with SRTP whose keys are in the description (RFC 4568), or without.
+
+    Empty where there is none: keys that are agreed in the media path (``UDP/TLS/RTP/SAVP``) are no relay's to make.
     """
-    theirs, ours = parse_sdp(remote), parse_sdp(local)
-    changed = False
-    for media, mate in zip(theirs.media, ours.media, strict=False):
-        changed |= _prune_media(media, mate)
-    return theirs.to_bytes() if changed else remote
+    table = _ENCRYPTED if encrypted else _PLAIN
+    return profile if profile in table.values() else table.get(profile, "")
+
+
+def keep_common_suites(body: bytes) -> bytes:
+    """Return a relay's offer with those crypto lines only that phones know; unchanged where it has none of them."""
+    if b"\na=crypto:" not in body:
+        return body
+    description = parse_sdp(body)
+    pruned = [_prune_crypto(media, _COMMON_SUITES) for media in description.media]
+    return description.to_bytes() if any(pruned) else body
+
+
+def agree(local: bytes, remote: bytes) -> tuple[bytes, bytes]:
+    """Return a leg's L and R as they are in force, whoever offered.
+
+    An m-line that one side has off is off in both: who refused video once is not to be offered it again, and a relay
+    switches it off for the other side too. R has only those formats that L has too, compared by payload type and
+    encoding; an m-line without a common format is left as it is, for the relay's output check to find fault. Of
+    crypto suites both have those that both name.
+    """
+    ours, theirs = parse_sdp(local), parse_sdp(remote)
+    local_changed = remote_changed = False
+    for mine, other in zip(ours.media, theirs.media, strict=False):
+        if mine.enabled and other.enabled:
+            suites = _suites(mine), _suites(other)
+            remote_changed |= _prune_formats(other, mine) | _prune_crypto(other, suites[0])
+            local_changed |= _prune_crypto(mine, suites[1])
+        elif mine.enabled:
+            mine.port, local_changed = "0", True
+        elif other.enabled:
+            other.port, remote_changed = "0", True
+    return ours.to_bytes() if local_changed else local, theirs.to_bytes() if remote_changed else remote
+
+
+def drop_unasked_keys(answer: bytes, offer: bytes) -> bytes:
+    """Return an answer without keys, if there were none in the offer (RFC 4568 section 5.1.2); no offer, no change.
+
+    Phones that leave SRTP to the other side send keys all the same and then speak RTP; a relay would take it for SRTP.
+    """
+    if not offer or b"\na=crypto:" in offer or b"\na=crypto:" not in answer:
+        return answer
+    return b"".join(line for line in answer.splitlines(keepends=True) if not line.startswith(b"a=crypto:"))
 
 
 def keep_suites(body: bytes, mate: bytes) -> bytes:
@@ -43,24 +100,26 @@ def keep_suites(body: bytes, mate: bytes) -> bytes:
     if b"\na=crypto:" not in body:
         return body
     description, other = parse_sdp(body), parse_sdp(mate)
-    pruned = [_prune_crypto(*pair) for pair in zip(description.media, other.media, strict=False)]
+    pairs = zip(description.media, other.media, strict=False)
+    pruned = [_prune_crypto(media, _suites(mate)) for media, mate in pairs]
     return description.to_bytes() if any(pruned) else body
 
 
-def _prune_media(media: Media, mate: Media) -> bool:
-    if not media.enabled or not mate.enabled:
-        return False
+def _prune_formats(media: Media, mate: Media) -> bool:
     agreed = _encodings(mate)
     keep = {one for one in media.formats if (one, media.encoding(one)) in agreed}
-    pruned = bool(keep) and len(keep) != len(media.formats)
-    if pruned:
-        media.keep_formats(keep)
-    return _prune_crypto(media, mate) or pruned
+    if not keep or len(keep) == len(media.formats):
+        return False
+    media.keep_formats(keep)
+    return True
 
 
-def _prune_crypto(media: Media, mate: Media) -> bool:
-    """Keep the crypto line whose tag and suite both sides name (RFC 4568 section 5.1.2)."""
-    ours = {_crypto_suite(value) for value in mate.attributes("crypto")}
+def _suites(media: Media) -> set[str]:
+    return {_crypto_suite(value) for value in media.attributes("crypto")}
+
+
+def _prune_crypto(media: Media, ours: AbstractSet[str]) -> bool:
+    """Keep the crypto lines of these suites, if there are any (RFC 4568 section 5.1.2)."""
     theirs = media.attributes("crypto")
     keep = [value for value in theirs if _crypto_suite(value) in ours]
     if not keep or len(keep) == len(theirs):
@@ -124,23 +183,24 @@ def is_plausible(output: bytes, given: bytes) -> bool:
     )
 
 
-def check_relay_output(output: bytes, local: bytes, remote: bytes) -> None:
+def check_relay_output(output: bytes, local: bytes, remote: bytes, profile: str = "") -> None:
     """Check what a relay gave for a leg against the leg's in-force pair, before it is sent.
 
     The same m-lines in the same order; what is off stays off; formats a subset of L∩R with payload types kept; a legal
-    ``a=setup``; crypto suites no others than those in force.
+    ``a=setup``; crypto suites no others than those in force. ``profile`` is the RTP profile that it was asked for,
+    where that is another one than in force: then keys are new, and must be there if it is encrypted.
 
     Raises:
         UnfitDescriptionError: names the m-line and the rule.
     """
-    if _differs_only_in_addresses(output, local):
+    if not profile and _differs_only_in_addresses(output, local):
         return
     new, ours, theirs = parse_sdp(output), parse_sdp(local), parse_sdp(remote)
     if len(new.media) != len(ours.media):
         raise UnfitDescriptionError(f"{len(new.media)} m-lines instead of {len(ours.media)}")
     for index, media in enumerate(new.media):
         mate = theirs.media[index] if index < len(theirs.media) else ours.media[index]
-        _check_media(index + 1, media, ours.media[index], mate)
+        _check_media(index + 1, media, ours.media[index], mate, profile)
 
 
 def _differs_only_in_addresses(output: bytes, local: bytes) -> bool:
@@ -167,7 +227,7 @@ def _same_media_line(new: bytes, old: bytes) -> bool:
     return first[0] == second[0] and first[2:] == second[2:] and (on or first[1] == second[1])
 
 
-def _check_media(number: int, new: Media, ours: Media, theirs: Media) -> None:
+def _check_media(number: int, new: Media, ours: Media, theirs: Media, profile: str) -> None:
     if new.kind != ours.kind:
         raise UnfitDescriptionError(f"m-line {number} is {new.kind} instead of {ours.kind}")
     if not ours.enabled:
@@ -176,16 +236,18 @@ def _check_media(number: int, new: Media, ours: Media, theirs: Media) -> None:
         return
     if not new.enabled:
         raise UnfitDescriptionError(f"m-line {number} is in use and came back with port 0")
-    if new.protocol != ours.protocol:
-        raise UnfitDescriptionError(f"m-line {number} is {new.protocol} instead of {ours.protocol}")
+    protocol = profile if profile and "RTP/" in ours.protocol else ours.protocol
+    if new.protocol != protocol:
+        raise UnfitDescriptionError(f"m-line {number} is {new.protocol} instead of {protocol}")
     agreed = _encodings(ours) & _encodings(theirs)
     for one in new.formats:
         if agreed and (one, new.encoding(one)) not in agreed:
             raise UnfitDescriptionError(f"m-line {number} has format {one}, which is not agreed")
-    suites = {_crypto_suite(value) for value in ours.attributes("crypto")}
-    for value in new.attributes("crypto"):
-        if _crypto_suite(value) not in suites:
-            raise UnfitDescriptionError(f"m-line {number} has crypto suite {_crypto_suite(value)}, not in force")
+    if protocol == ours.protocol:
+        for suite in _suites(new) - _suites(ours):
+            raise UnfitDescriptionError(f"m-line {number} has crypto suite {suite}, not in force")
+    elif protocol in _PLAIN and not new.attributes("crypto"):
+        raise UnfitDescriptionError(f"m-line {number} is {protocol} without a key")
     for value in new.attributes("setup"):
         if value.strip() not in _SETUP:
             raise UnfitDescriptionError(f"m-line {number} has a=setup:{value}")
@@ -196,7 +258,7 @@ def _encodings(media: Media) -> set[tuple[str, str]]:
 
 
 def with_addresses_of(local: bytes, output: bytes) -> bytes:
-    """Return L exactly as it was, but with addresses and ports of a relay's output.
+    """Return L exactly as it was, but with addresses, ports and keys of a relay's output.
 
     For a phone that refused the pruned offer (488): it gets the very description that it had agreed to once.
     """
@@ -216,4 +278,7 @@ def _moved(line: str, address: str, mate: Media | None) -> str:
     if line.startswith("a=rtcp:") and mate is not None:
         values = mate.attributes("rtcp")
         return f"a=rtcp:{values[0]}" if values else line
+    if line.startswith("a=crypto:") and mate is not None:
+        suite = _crypto_suite(line)
+        return next((f"a=crypto:{one}" for one in mate.attributes("crypto") if _crypto_suite(one) == suite), line)
     return line

@@ -2,7 +2,8 @@
 
 As the real one (10.5, port-latching): an offer for a session that it does not know makes one; ports stay while the
 session lives; ``o=`` passes; c= and ports are rewritten, except 0.0.0.0 and port 0; attributes that it always writes
-are written; an empty from-tag deletes a whole session, one that is not of the session deletes nothing.
+are written; a side keeps its RTP profile, and where the other one has none with keys, they are the relay's own; an
+empty from-tag deletes a whole session, one that is not of the session deletes nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from typing import Any
 
 from kedge.relay.bencode import decode_dict, encode
 from kedge.sip.sdp import Media, SessionDescription, parse_sdp
+
+_SUITES = [["1", "AEAD_AES_256_GCM"], ["7", "AES_CM_128_HMAC_SHA1_80"], ["8", "AES_CM_128_HMAC_SHA1_32"]]
+"""Tags and suites of the relay's own keys in an offer."""
 
 Distort = Callable[[str, bytes], "bytes | str | None"]
 """Given command and its output, what is answered instead: other bytes, an error, or None for silence."""
@@ -25,6 +29,10 @@ class Session:
         """By the tag of the side that sends its media there."""
         self.heard: dict[str, bytes] = {}
         """By tag: the description that this side gave last."""
+        self.said: dict[str, bytes] = {}
+        """By tag: what this side was given last, if nothing distorts it."""
+        self.profiles: dict[str, str] = {}
+        """By tag: the RTP profile of this side, as it spoke or as was asked for it."""
         self.answered = False
 
 
@@ -46,10 +54,12 @@ class Daemon:
         self.known_run = 0
         """The run that was asked last who it is."""
         self.remade: set[str] = set()
-        """Sessions made before anybody knew of the restart, of new calls or of calls that an earlier run had.
+        """Sessions made before anybody knew of the restart, of new calls or of calls that an earlier run had; and those
+        that an offer made again after their deletion, without an answer.
 
-        The real one ends them when no media comes; Kedge does not know of them.
+        The real one ends them when no media comes; Kedge does not know of them until a sweep.
         """
+        self.deleted: set[str] = set()
         self.unknown_deletes: list[str] = []
         self.listed: list[tuple[float, int]] = []
         """(time, limit) of each list of its sessions, repeated sendings not counted."""
@@ -110,6 +120,7 @@ class Daemon:
 
     def _delete(self, name: str, tag: str) -> dict[bytes, Any]:
         session = self.sessions.get(name)
+        self.deleted.add(name)
         if session is None or (tag and tag not in session.heard):
             self.unknown_deletes.append(name)
             return {b"result": b"ok", b"warning": b"Call-ID not found or tags didn't match"}
@@ -124,15 +135,50 @@ class Daemon:
         listener = {"a": "b", "b": "a"}[speaker]
         session.heard[speaker] = request[b"sdp"]
         session.answered = session.answered or command == "answer"
-        output: bytes | str | None = self._rewrite(request[b"sdp"], session.ports.setdefault(listener, []))
+        if command == "offer" and b"transport protocol" in request:
+            session.profiles[listener] = request[b"transport protocol"].decode()
+        rewritten = self._rewrite(request[b"sdp"], session.ports.setdefault(listener, []))
+        output: bytes | str | None = self._converted(command, rewritten, session, speaker, listener)
+        assert isinstance(output, bytes)
+        session.said[listener] = output
         if self.distort is not None:
-            assert isinstance(output, bytes)
             output = self.distort(command, output)
         if output is None:
+            if name in self.deleted:
+                self.remade.add(name)
             return None
         if isinstance(output, str):
             return {b"result": b"error", b"error-reason": output.encode()}
         return {b"sdp": output, b"result": b"ok"}
+
+    def _converted(self, command: str, body: bytes, session: Session, speaker: str, listener: str) -> bytes:
+        """Give the listener its own RTP profile: keys pass from side to side, or are the relay's own where none came.
+
+        In an answer the suite is the one that was offered, with its tag; in an offer the one in force comes first.
+        """
+        description = parse_sdp(body)
+        spoken = next((one.protocol for one in description.media if one.enabled), "")
+        session.profiles[speaker] = spoken
+        wanted = session.profiles.setdefault(listener, spoken)
+        if wanted == spoken:
+            return body
+        heard = parse_sdp(session.heard[listener]).media if session.answered and listener in session.heard else []
+        for index, media in enumerate(one for one in description.media if one.enabled):
+            media.protocol = wanted
+            media.lines = [line for line in media.lines if not line.startswith("a=crypto:")]
+            if "/SAVP" in wanted:
+                named = heard[index].attributes("crypto") if index < len(heard) else []
+                suites = [value.split()[:2] for value in named] or _SUITES
+                if command == "offer" and named:
+                    suites += [[f"2{tag}", suite] for tag, suite in _SUITES if suite != suites[0][1]]
+                media.lines += [
+                    f"a=crypto:{tag} {suite} inline:{self.key_for(session, listener)}" for tag, suite in suites
+                ]
+        return description.to_bytes()
+
+    def key_for(self, session: Session, tag: str) -> str:
+        """The relay's own key towards a side: the same while the session lives, and as long as its suite."""
+        return f"{self.ip}-{id(session):x}-{tag}"
 
     def _rewrite(self, body: bytes, ports: list[int]) -> bytes:
         description = parse_sdp(body)

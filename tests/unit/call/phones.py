@@ -6,7 +6,7 @@ They speak SIP text through a transaction layer of their own, so lost packets ar
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from kedge.base.address import Address
@@ -31,6 +31,7 @@ ANSWER_AT_ONCE: tuple[Step, ...] = ((0.0, 180, False), (0.0, 200, True))
 _RETRY = 1
 _STEP = 2
 
+SUITE = "AES_CM_128_HMAC_SHA1_80"
 ENCODINGS = {"0": "PCMU/8000", "8": "PCMA/8000", "9": "G722/8000", "101": "telephone-event/8000"}
 
 
@@ -49,6 +50,13 @@ class Phone(ServerUser):
         self.ringing: tuple[Step, ...] = ANSWER_AT_ONCE
         self.formats: tuple[str, ...] = ("0", "8", "101")
         self.key = ""
+        """Of SRTP (RFC 4568) that it offers and insists on."""
+        self.spare_key = ""
+        """Of SRTP that it takes part in if it is offered."""
+        self.unasked_key = ""
+        """Of SRTP that it names in its answers although none was offered, and does not use."""
+        self.starts_encrypted = False
+        """Whether its own calls begin with SRTP by that key."""
         self.contact = f"<sip:{name}@{address[0]}:{address[1]}>"
         self.record_route: tuple[str, ...] = ()
         self.answer_headers: dict[str, str] = {}
@@ -119,8 +127,9 @@ class Party(ClientOwner, TimerTarget):
         """Final status of our first INVITE."""
         self.port = phone.new_port()
         self.formats = phone.formats
-        self.key = phone.key
-        """Of its SRTP (RFC 4568); without one it speaks RTP."""
+        self.key = phone.key or (phone.spare_key if phone.starts_encrypted and caller else "")
+        """Of its SRTP (RFC 4568); without one it speaks RTP now."""
+        self.spare_key = phone.spare_key
         self.wanted = "sendrecv"
         self.held_by_address = False
         self.version = 0
@@ -199,8 +208,10 @@ class Party(ClientOwner, TimerTarget):
         self.local = ("\r\n".join([*head, *lines, f"a={self.wanted}"]) + "\r\n").encode()
         return self.local
 
-    def _crypto(self) -> list[str]:
-        return [f"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:{self.key}"] if self.key else []
+    def _crypto(self, offered: Sequence[str] = (f"1 {SUITE}",)) -> list[str]:
+        """The key, with the tag of the suite where it was offered."""
+        tags = [value.split()[0] for value in offered if SUITE in value]
+        return [f"a=crypto:{tags[0]} {SUITE} inline:{self.key}"] if self.key and tags else []
 
     def reinvite(self, *, late: bool = False, update: bool = False, body: bytes | None = None) -> bool:
         """Send an offer of ours; False where one is under way already, or the call is over."""
@@ -339,7 +350,9 @@ class Party(ClientOwner, TimerTarget):
         party.requests.append(request)
         party._steps = deque(phone.ringing)
         body = sdp_of(request).sdp
-        if body:
+        if not party._can(request):
+            party._steps = deque(((0.0, 488, False),))
+        elif body:
             party.remote = body
             party.offers.append(body)
             party.local = party.answer_to(body)
@@ -391,7 +404,7 @@ class Party(ClientOwner, TimerTarget):
         if callable(reply):
             response = reply(self, request)
         elif reply == 200 and request.method in ("INVITE", "UPDATE"):
-            response = self.accept(request)
+            response = self.accept(request) if self._can(request) else self._response(request, 488, b"")
         else:
             response = self._response(request, reply, b"")
         if response is None:
@@ -400,6 +413,13 @@ class Party(ClientOwner, TimerTarget):
             self.uas, self._asked, tx.data = tx, request, self
         self.note(f"sent {response.status} {request.method}")
         self.phone.layer.respond(tx, response, now)
+
+    def _can(self, request: Request) -> bool:
+        """Whether it can do what is offered, with SRTP or without."""
+        if b"m=audio" not in request.body or self.answer is not None:
+            return True
+        encrypted = b"/SAVP" in request.body
+        return bool(self.key or self.spare_key) if encrypted else not self.phone.key
 
     def accept(self, request: Request) -> Response:
         """The 200 to a re-INVITE or UPDATE, and what it does to our state."""
@@ -466,9 +486,16 @@ class Party(ClientOwner, TimerTarget):
     def _media_answer(self, theirs: Media, description: SessionDescription) -> Media:
         if theirs.kind != "audio" or not theirs.enabled:
             return Media(theirs.kind, "0", theirs.protocol, theirs.formats)
+        if "/SAVP" in theirs.protocol:
+            self.key = self.key or self.spare_key
+        elif not self.phone.key:
+            self.key = ""
         formats = [one for one in theirs.formats if one in self.formats]
         media = Media("audio", str(self.port), theirs.protocol, formats)
-        media.lines = [f"a=rtpmap:{one} {ENCODINGS[one]}" for one in formats] + self._crypto()
+        media.lines = [f"a=rtpmap:{one} {ENCODINGS[one]}" for one in formats]
+        media.lines += self._crypto(theirs.attributes("crypto"))
+        if self.phone.unasked_key:
+            media.lines.append(f"a=crypto:1 {SUITE} inline:{self.phone.unasked_key}")
         media.lines.append(f"a={both(opposite(theirs.direction(description.direction)), self.wanted)}")
         return media
 

@@ -1,8 +1,8 @@
 """Whatever happens to calls and relays, in any order: once the world settles, a call is whole, or over for a reason.
 
 Calls are set up, held, re-INVITEd and ended by either side while relays die, freeze, restart and drain, while peers are
-taken out of the settings and come back, and while packets are lost, late and repeated. Then the wire heals, the relays
-return, and the books are read.
+taken out of the settings and come back, while legs are to have SRTP or RTP, and while packets are lost, late and
+repeated. Then the wire heals, the relays return, and the books are read.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from tests.unit.call.phones import Party, Step
 from tests.unit.call.world import KEDGE, Packet, World, living_objects
 
+from kedge.call.call import ACTIVE
 from kedge.call.routing import Peer, Routing
 from kedge.call.settings import CallSettings
 from kedge.relay.model import Intent
@@ -32,11 +33,14 @@ RINGING: tuple[tuple[Step, ...], ...] = (
 class AnyOrder(RuleBasedStateMachine):
     parties = Bundle("parties")
 
-    @initialize(seed=st.integers(0, 2**16))
-    def begin(self, seed: int) -> None:
+    @initialize(seed=st.integers(0, 2**16), encrypted=st.booleans(), able=st.booleans())
+    def begin(self, seed: int, encrypted: bool, able: bool) -> None:
         gc.collect()
         gc.disable()
         self.world = World(len(RELAYS), seed=seed)
+        self.world.left.spare_key = "ofAlice"
+        self.world.left.starts_encrypted = encrypted
+        self.world.right.spare_key = "ofBob" if able else ""
         self.loss_until = 0.0
         self.rates = (0.0, 0.0)
         self.world.tamper = self.on_the_wire
@@ -139,6 +143,14 @@ class AnyOrder(RuleBasedStateMachine):
         leg = self.world.b2bua.dialogs.get(party.remote_tag)
         if leg is not None:
             self.world.b2bua.move_to(leg.call, self.world.relay(name), self.world.now)
+
+    @rule(party=parties, callee=st.booleans(), profile=st.sampled_from(("RTP/AVP", "RTP/SAVP")))
+    def convert(self, party: Party, callee: bool, profile: str) -> None:
+        leg = self.world.b2bua.dialogs.get(party.remote_tag)
+        failover = self.world.b2bua.failover
+        if leg is None or leg.call.state != ACTIVE or leg.call.move is not None or leg.call.id in failover.wants:
+            return
+        failover.convert(leg.call.callee if callee else leg.call.caller, profile, self.world.now)
 
     @rule(gone=st.sampled_from(("", "left", "right")))
     def reload(self, gone: str) -> None:

@@ -524,6 +524,25 @@ def encrypted(world: World) -> Talk:
     return world.call()
 
 
+VIDEO = (
+    b"v=0\r\no=alice 1 1 IN IP4 198.51.100.1\r\ns=-\r\nc=IN IP4 198.51.100.1\r\nt=0 0\r\n"
+    b"m=audio 4000 RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\nm=video 4002 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n"
+)
+
+
+def test_video_that_the_callee_has_refused_is_not_offered_again_and_costs_no_call() -> None:
+    world = World(4)
+    talk = world.call(body=VIDEO)
+
+    for _ in range(3):
+        world.lose(talk)
+        world.assert_anchored(talk)
+
+    for party in (talk.caller, talk.callee):
+        assert [[one.enabled for one in parse_sdp(offer).media] for offer in party.offers[-3:]] == [[True, False]] * 3
+    assert world.books.results() == ["Moved"] * 3
+
+
 def keys_of(talk: Talk) -> list[list[str]]:
     """Return what each party was told of the other's keys."""
     return [parse_sdp(one.remote).media[0].attributes("crypto") for one in (talk.caller, talk.callee)]

@@ -48,6 +48,7 @@ from kedge.relay.model import (
 from kedge.relay.ng_client import NgSettings
 from kedge.sip.message import Message, Request, Response
 from kedge.sip.parser import parse_message
+from kedge.sip.sdp import parse_sdp
 from kedge.sip.timers import TimerSettings
 from kedge.sip.transaction import TransactionLayer
 
@@ -145,6 +146,12 @@ class Talk:
     def anchored_at(self) -> tuple[str, str]:
         """The relay addresses that the two phones send to."""
         return self.caller.media[0], self.callee.media[0]
+
+
+def profile_and_key(body: bytes) -> tuple[str, set[str]]:
+    """Of a description's first m-line: the RTP profile, and the keys."""
+    media = parse_sdp(body).media[0]
+    return media.protocol, {value.split()[2] for value in media.attributes("crypto")}
 
 
 class World(FleetListener):
@@ -365,6 +372,11 @@ class World(FleetListener):
             ip, port = address_of(party.remote)
             if ip not in (daemon.ip, "0.0.0.0") or int(port) not in session.ports.get(tag, []):
                 faults.append(f"{party.phone.name} sends to {ip}:{port}, not to {daemon.ip}:{session.ports.get(tag)}")
+            if profile_and_key(party.local) != profile_and_key(session.heard.get(tag, b"")):
+                faults.append(f"the relay knows another key of {party.phone.name}")
+            told, said = profile_and_key(party.remote), profile_and_key(session.said.get(tag, b""))
+            if told[0] != said[0] or not told[1] <= said[1] or bool(told[1]) != ("/SAVP" in told[0]):
+                faults.append(f"{party.phone.name} knows {told} of the relay, which has {said}")
         return faults
 
     def assert_anchored(self, talk: Talk, name: str = "") -> None:

@@ -96,14 +96,17 @@ def test_offer_and_answer_are_canonical_bencoding_of_the_right_dictionary() -> N
 
 
 NAMES = st.text(min_size=1, max_size=30)
+PROFILES = ("", "RTP/SAVP", "RTP/AVPF")
 
 
-@given(NAMES, NAMES, st.text(max_size=30), st.binary(max_size=200), st.lists(NAMES, max_size=3))
+@given(
+    NAMES, NAMES, st.text(max_size=30), st.binary(max_size=200), st.lists(NAMES, max_size=3), st.sampled_from(PROFILES)
+)
 def test_formatted_commands_equal_the_general_codec(
-    session: str, from_tag: str, to_tag: str, sdp: bytes, flags: list[str]
+    session: str, from_tag: str, to_tag: str, sdp: bytes, flags: list[str], profile: str
 ) -> None:
     bench = Bench(flags=tuple(flags))
-    bench.client.offer(session, from_tag, to_tag, sdp, bench.caller, 1, 0.0)
+    bench.client.offer(session, from_tag, to_tag, sdp, bench.caller, 1, 0.0, profile)
     bench.client.delete(session, from_tag, None, 0, 0.0)
     offer, delete = bench.sent()
 
@@ -119,6 +122,8 @@ def test_formatted_commands_equal_the_general_codec(
         expected[b"flags"] = [flag.encode() for flag in flags]  # type: ignore[assignment]
     if to_tag:
         expected[b"to-tag"] = to_tag.encode()
+    if profile:
+        expected[b"transport protocol"] = profile.encode()
     assert offer.split(b" ", 1)[1] == encode(expected)
     assert body_of(delete) == {
         b"call-id": session.encode(),

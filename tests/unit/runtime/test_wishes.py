@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from tests.unit.call.daemon import Daemon
-from tests.unit.call.world import CALLER, Talk, World
+from tests.unit.call.world import CALLER, Talk, World, profile_and_key
 
 from kedge.call.call import Call
 from kedge.ports.ports import NO_WISH, CallWish, LegWish
@@ -315,7 +315,7 @@ def test_a_wish_that_was_fulfilled_is_over_when_the_call_has_to_leave() -> None:
 @pytest.mark.parametrize(
     ("caller", "callee", "fields"),
     [
-        (NO_WISH, LegWish(transport="SRTP"), "spec.legs.callee.transport is"),
+        (NO_WISH, LegWish(transport="RTP", address="192.0.2.9:4000"), "spec.legs.callee.address is"),
         (LegWish(interface="inside"), NO_WISH, "spec.legs.caller.interface is"),
         (LegWish(address="192.0.2.9:4000"), NO_WISH, "spec.legs.caller.address is"),
         (LegWish(flags=("record",)), LegWish(flags=("x",)), "spec.legs.caller.flags, spec.legs.callee.flags are"),
@@ -337,11 +337,154 @@ def test_a_transport_that_the_leg_has_anyway_is_fulfilled() -> None:
     wished = Wished()
 
     wished.put(callee=LegWish(transport="RTP"))
-    assert wished.reason == "Fulfilled"
 
-    wished.talk.call.callee.local = wished.talk.call.callee.local.replace(b"RTP/AVP", b"RTP/SAVP")
-    wished.run(1.5)
-    assert wished.reason == "NotSupported"
+    assert wished.reason == "Fulfilled"
+    assert wished.sent() == 0
+
+
+def test_a_leg_is_offered_the_transport_that_is_wished() -> None:
+    wished = Wished()
+    wished.talk.callee.spare_key = "ofBob"
+
+    wished.put(callee=LegWish(transport="SRTP"))
+    on_the_way = wished.condition
+    wished.run(2.0)
+
+    assert on_the_way == Condition(status=False, reason="Offering", message="the callee is offered SRTP")
+    assert wished.reason == "Fulfilled"
+    assert spoken(wished.talk) == ["RTP/AVP", "RTP/SAVP"]
+    wished.world.assert_anchored(wished.talk, "r1")
+
+    wished.put(callee=LegWish(transport="RTP"))
+    wished.run(2.0)
+
+    assert wished.reason == "Fulfilled"
+    assert spoken(wished.talk) == ["RTP/AVP", "RTP/AVP"]
+    wished.world.assert_anchored(wished.talk, "r1")
+
+
+def spoken(talk: Talk) -> list[str]:
+    return [profile_and_key(party.local)[0] for party in (talk.caller, talk.callee)]
+
+
+def test_a_relay_and_both_transports_are_brought_about_one_after_the_other() -> None:
+    wished = Wished()
+    wished.talk.caller.spare_key, wished.talk.callee.spare_key = "ofAlice", "ofBob"
+
+    wished.put("r2", caller=LegWish(transport="SRTP"), callee=LegWish(transport="SRTP"))
+    seen = [wished.reason]
+    for _ in range(60):
+        wished.run(0.1)
+        seen.append(wished.reason)
+
+    assert list(dict.fromkeys(seen)) == ["Moving", "Offering", "Fulfilled"]
+    assert spoken(wished.talk) == ["RTP/SAVP", "RTP/SAVP"]
+    wished.world.assert_anchored(wished.talk, "r2")
+
+
+def test_a_transport_that_a_party_refuses_is_offered_again_after_a_rest_and_the_other_partys_all_the_same() -> None:
+    wished = Wished(rest=10.0)
+    wished.talk.callee.spare_key = "ofBob"
+
+    wished.put(caller=LegWish(transport="SRTP"), callee=LegWish(transport="SRTP"))
+    wished.run(6.0)
+    refused, offers = wished.condition, wished.sent()
+    assert spoken(wished.talk) == ["RTP/AVP", "RTP/SAVP"]
+    wished.talk.caller.spare_key = "ofAlice"
+    wished.run(3.0)
+    assert wished.sent() == offers, "the phones are left alone meanwhile"
+    wished.run(6.0)
+
+    assert refused == Condition(
+        status=False, reason="OfferFailed", message="left answered 488; the next try is 10 s after this one"
+    )
+    assert wished.reason == "Fulfilled"
+    assert spoken(wished.talk) == ["RTP/SAVP", "RTP/SAVP"]
+    wished.world.assert_anchored(wished.talk)
+
+
+def test_a_party_that_changes_its_transport_afterwards_is_left_alone() -> None:
+    wished = Wished()
+    wished.talk.callee.spare_key = "ofBob"
+    wished.put(callee=LegWish(transport="SRTP"))
+    wished.run(2.0)
+    wished.talk.callee.key = wished.talk.callee.spare_key = ""
+    wished.talk.callee.reinvite()
+    offers = wished.sent()
+    wished.run(5.0)
+
+    assert wished.condition is None
+    assert spoken(wished.talk) == ["RTP/AVP", "RTP/AVP"]
+    assert wished.sent() <= offers + 1, "it was told of the callee's own exchange, at most"
+
+
+def test_a_transport_wished_while_the_call_moves_is_offered_after_that() -> None:
+    wished = Wished()
+    wished.talk.callee.spare_key = "ofBob"
+    wished.world.daemons["r2"].delay = 0.5
+    wished.world.daemons["r3"].delay = 0.5
+    wished.world.intend("r1", Intent.DRAIN)
+    wished.run(0.2)
+    assert wished.talk.call.move is not None
+
+    wished.put(callee=LegWish(transport="SRTP"))
+    waiting = wished.condition
+    wished.run(5.0)
+
+    assert waiting is not None
+    assert waiting.message == "the callee is offered SRTP, once another move of the call is over"
+    assert wished.reason == "Fulfilled"
+    assert spoken(wished.talk) == ["RTP/AVP", "RTP/SAVP"]
+
+
+def test_a_transport_wished_for_a_call_that_rings_waits_for_the_answer() -> None:
+    wished = Wished()
+    world = wished.world
+    world.right.ringing = ((0.0, 180, False), (4.0, 200, True))
+    world.right.spare_key = "ofBob"
+    party = world.left.invite()
+    world.run(1.0)
+    call = next(one for one in world.b2bua.calls.values() if one.id != wished.talk.id)
+
+    wished.wishes.put(CallWish(call=call.id, callee=LegWish(transport="SRTP"), generation=2), world.now)
+    waiting = wished.wishes.record(call.id)
+    wished.run(6.0)
+
+    assert waiting is not None
+    assert waiting.fulfilled is not None
+    assert waiting.fulfilled.reason == "NotEstablished"
+    assert spoken(world.talk_of(party)) == ["RTP/AVP", "RTP/SAVP"]
+
+
+def test_media_whose_keys_no_relay_can_make_is_not_asked_for() -> None:
+    wished = Wished()
+    leg = wished.talk.call.callee
+    leg.local = leg.local.replace(b"RTP/AVP", b"UDP/TLS/RTP/SAVP")
+
+    wished.put(callee=LegWish(transport="RTP"))
+    wished.run(2.0)
+
+    assert wished.condition == Condition(
+        status=False, reason="NotSupported",
+        message="spec.legs.callee.transport: the leg's media is neither all RTP/AVP nor all RTP/SAVP",
+    )  # fmt: skip
+    assert wished.sent() == 0
+
+
+def test_a_transport_that_is_wished_no_more_is_not_offered() -> None:
+    wished = Wished()
+    wished.talk.callee.spare_key = "ofBob"
+    wished.talk.caller.reinvite()
+    wished.world.run(0.0015)
+    assert not wished.talk.call.settled, "so the offer waits"
+    wished.put(callee=LegWish(transport="SRTP"))
+
+    wished.put()
+    wished.run(3.0)
+
+    assert wished.condition is None
+    assert spoken(wished.talk) == ["RTP/AVP", "RTP/AVP"]
+    assert wished.world.books.moves == []
 
 
 def test_one_wish_that_cannot_be_does_not_hold_up_the_other() -> None:
