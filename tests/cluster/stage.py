@@ -45,13 +45,15 @@ class Stage:
         self._moved_before: dict[str, int] = {}
         """Calls, and how often each had been moved when it was up."""
 
-    async def call(self, count: int, *, rtp_every: int = 1, callee: Behaviour | None = None) -> None:
+    async def call(
+        self, count: int, *, rtp_every: int = 1, caller: Behaviour | None = None, callee: Behaviour | None = None
+    ) -> None:
         """Place calls, and wait until signaling tells of all.
 
         A relay that does not answer in time while a call is set up is replaced by another, and the call may need a move
         of its own for that. From here on moves are counted.
         """
-        await self.phones.place_calls(count, rtp=True, rtp_every=rtp_every, callee=callee)
+        await self.phones.place_calls(count, rtp=True, rtp_every=rtp_every, caller=caller, callee=callee)
         self._count += count
 
         def are_up() -> bool:

@@ -27,6 +27,8 @@ class Behaviour:
 
     codecs: tuple[str, ...] = CODECS
     """What it offers, and accepts, in this order."""
+    srtp: Literal["", "able", "wanted"] = ""
+    """SRTP with keys in the description: refused with 488, taken if it is offered, or offered by itself as well."""
     ring_after: float = 0.0
     """Callee: from the INVITE to the 180."""
     answer_after: float = 0.02

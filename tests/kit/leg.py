@@ -7,6 +7,7 @@ from tests.kit import wire
 from tests.kit.behaviour import Behaviour, Fault
 from tests.kit.results import LegReport, ReInvite
 from tests.kit.rtp import RtpPhone
+from tests.kit.srtp import SUITE, new_key
 from tests.kit.wire import Address
 
 CALLING: Final = "calling"
@@ -47,9 +48,10 @@ class Leg:
     __slots__ = (
         "ack", "answered_at", "behaviour", "body", "call_id", "cseq", "direction", "end_reason", "ended_at",
         "ended_by", "established", "faults", "from_me", "glares", "invite", "invite_request", "ip", "number",
-        "pending", "refused", "reinvite_count", "reinvites", "remote", "remote_cseq", "remote_tag", "repeats_in",
-        "repeats_out", "route", "rtp", "sdp_rest", "served", "session", "side", "signaling", "state", "status",
-        "tag", "target", "timeouts", "to_peer", "unacked", "updates", "version", "wanted_direction",
+        "own_key", "pending", "refused", "reinvite_count", "reinvites", "remote", "remote_cseq", "remote_tag",
+        "repeats_in", "repeats_out", "route", "rtp", "sdp_rest", "served", "session", "side", "signaling", "state",
+        "status", "tag", "target", "their_key", "timeouts", "to_peer", "unacked", "updates", "version",
+        "wanted_direction",
     )  # fmt: skip
 
     def __init__(self, number: int, side: str, behaviour: Behaviour, call_id: bytes, tag: bytes, ip: str) -> None:
@@ -79,6 +81,9 @@ class Leg:
         self.ack: tuple[int, bytes, Address] | None = None  # our last ACK of a 200
         # Media
         self.rtp: RtpPhone | None = None
+        self.own_key: tuple[bytes, bytes] = (b"1", new_key()) if behaviour.srtp == "wanted" else (b"", b"")
+        """Tag and key of its SRTP; empty while it speaks RTP."""
+        self.their_key = b""
         self.remote: Address | None = None
         self.direction = b"sendrecv"
         self.wanted_direction = b"sendrecv"
@@ -117,10 +122,12 @@ class Leg:
 
     def describe(self, formats: tuple[bytes, bytes], direction: bytes) -> bytes:
         """Write the own description; ``o=`` is raised only if anything else changed (RFC 3264 section 8)."""
+        tag, key = self.own_key
+        crypto = b"a=crypto:%b %b inline:%b\r\n" % (tag, SUITE, key) if key else b""
         port = self.rtp.port if self.rtp is not None else _UNUSED_PORT
         ip = self.ip.encode()
-        rest = b"s=-\r\nc=IN IP4 %b\r\nt=0 0\r\nm=audio %d RTP/AVP %b\r\n%ba=ptime:20\r\na=%b\r\n" % (
-            ip, port, formats[0], formats[1], direction,
+        rest = b"s=-\r\nc=IN IP4 %b\r\nt=0 0\r\nm=audio %d RTP/%bAVP %b\r\n%b%ba=ptime:20\r\na=%b\r\n" % (
+            ip, port, b"S" if key else b"", formats[0], formats[1], crypto, direction,
         )  # fmt: skip
         if rest != self.sdp_rest:
             self.version += 1
@@ -140,7 +147,7 @@ class Leg:
         if described is None:
             return None
         formats = _accepted(described.formats, described.event, codecs)
-        if formats is None:
+        if formats is None or not self._takes_profile(described):
             return None
         self.follow(described)
         direction = wire.opposite(described.direction)
@@ -148,9 +155,23 @@ class Leg:
             direction = self.wanted_direction  # a phone that holds goes on holding
         return self.describe(formats, direction)
 
+    def _takes_profile(self, described: wire.Media) -> bool:
+        """Answer an offer of SRTP with a key of its own, another one for each key of theirs; or say no."""
+        tag, key = described.key
+        if described.profile == b"RTP/AVP":
+            self.own_key = (b"", b"")
+        elif described.profile != b"RTP/SAVP" or not key or not self.behaviour.srtp:
+            return False
+        elif key != self.their_key or not self.own_key[1]:
+            self.own_key = (tag, new_key())
+        return True
+
     def follow(self, described: wire.Media) -> None:
-        """Send audio where the peer's description says."""
+        """Send audio where, and as, the peer's description says."""
         self.remote = described.address
+        self.their_key = described.key[1] if self.own_key[1] else b""
+        if self.rtp is not None:
+            self.rtp.encrypt(self.own_key[1], self.their_key)
         if self.rtp is not None:
             self.rtp.remote = described.address if described.address[0] != "0.0.0.0" and described.address[1] else None
             first = described.formats.partition(b" ")[0]
@@ -173,13 +194,8 @@ class Leg:
         )  # fmt: skip
         rtp = self.rtp
         if rtp is not None:
-            made.rtp, made.sent, made.received, made.lost, made.foreign = (
-                True,
-                rtp.sent,
-                rtp.received,
-                rtp.lost,
-                rtp.foreign,
-            )
+            made.rtp, made.encrypted, made.sent = True, rtp.srtp is not None, rtp.sent
+            made.received, made.lost, made.foreign = rtp.received, rtp.lost, rtp.foreign
             made.first_received, made.last_received = rtp.first_received, rtp.last_received
             made.gap, made.gap_from, made.gap_until = rtp.gap_since(
                 since, now if not self.is_over else rtp.last_received

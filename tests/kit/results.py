@@ -50,12 +50,14 @@ class LegReport:
     repeats_out: int = 0
     """Retransmissions sent."""
     rtp: bool = False
+    encrypted: bool = False
+    """Whether it speaks SRTP now."""
     sent: int = 0
     received: int = 0
     lost: int = 0
     """Packets that are missing by their sequence numbers."""
     foreign: int = 0
-    """RTP packets that came from anyone but the phone at the other end."""
+    """RTP packets that came from anyone but the phone at the other end, or as something else than it has sent."""
     first_received: float = 0.0
     last_received: float = 0.0
     gap: float = 0.0

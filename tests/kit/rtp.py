@@ -12,6 +12,7 @@ import struct
 import time
 from typing import Final
 
+from tests.kit.srtp import Srtp
 from tests.kit.wire import Address
 
 PACKET_SECONDS: Final = 0.02
@@ -45,7 +46,7 @@ class RtpPhone:
     __slots__ = (
         "_highest", "_sequence", "_sock", "_ssrc", "_start", "_timestamp", "address", "first_received", "foreign",
         "gaps", "last_received", "lost", "partner", "payload_type", "port", "received", "remote", "sending", "sent",
-        "short_gap",
+        "short_gap", "srtp",
     )  # fmt: skip
 
     def __init__(self, ip: str, ssrc: int, partner: int) -> None:
@@ -54,10 +55,12 @@ class RtpPhone:
         self.port = self.address[1]
         self._ssrc = ssrc
         self.partner = partner
-        """The SSRC of the phone at the other end: audio of any other is ``foreign``; -1: any is right."""
+        """The SSRC of the phone at the other end: any other, or another sound, is ``foreign``; -1: all is right."""
         self._sequence = ssrc & 0x7FFF
         self._timestamp = 0
         self.payload_type = 0
+        self.srtp: Srtp | None = None
+        """Encrypts what it sends, and takes nothing that its keys do not fit."""
         self.remote: Address | None = None
         self.sending = False
         self.sent = 0
@@ -71,6 +74,13 @@ class RtpPhone:
         self.gaps: list[tuple[float, float]] = []
         """The long gaps: (last packet before, first packet after)."""
 
+    def encrypt(self, own: bytes, theirs: bytes) -> None:
+        """Speak SRTP with these keys from now on; RTP without."""
+        if not own or not theirs:
+            self.srtp = None
+        elif self.srtp is None or self.srtp.keys != (own, theirs):
+            self.srtp = Srtp(own, theirs)
+
     def send(self) -> None:
         """Send the next packet, if this phone sends."""
         if self.remote is None or not self.sending:
@@ -78,6 +88,8 @@ class RtpPhone:
         self._sequence = self._sequence + 1 & 0xFFFF
         self._timestamp = self._timestamp + SAMPLES & 0xFFFFFFFF
         packet = _header(0x80, self.payload_type, self._sequence, self._timestamp, self._ssrc) + TONE
+        if self.srtp is not None:
+            packet = self.srtp.protect(packet)
         try:
             self._sock.sendto(packet, self.remote)
         except OSError:
@@ -98,7 +110,10 @@ class RtpPhone:
             self._count(packet, seconds + nanoseconds * 1e-9 + realtime_offset)
 
     def _count(self, packet: bytes, at: float) -> None:
-        if self.partner >= 0 and int.from_bytes(packet[8:12], "big") != self.partner:
+        if self.srtp is not None:
+            packet = self.srtp.unprotect(packet)
+        alien = self.partner >= 0 and (int.from_bytes(packet[8:12], "big") != self.partner or packet[12:] != TONE)
+        if alien or not packet:
             self.foreign += 1
             return
         sequence = packet[2] << 8 | packet[3]

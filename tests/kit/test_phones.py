@@ -5,6 +5,8 @@ import time
 
 import pytest
 from tests.kit.phones import Behaviour, Fault, PhoneFarm, PhoneProcess, PhonesError
+from tests.kit.rtp import TONE
+from tests.kit.srtp import Srtp, new_key
 
 HEARD = 0.3  # seconds of audio that a test waits for
 
@@ -277,3 +279,37 @@ async def test_a_phone_process_says_what_was_wrong() -> None:
     async with PhoneProcess() as phones:
         with pytest.raises(PhonesError, match="unexpected keyword"):
             await phones._ask("hang_up", no_such_side=1)
+
+
+async def test_srtp_is_taken_if_it_is_offered_and_audio_is_what_the_keys_fit() -> None:
+    wanted, able = Behaviour(srtp="wanted"), Behaviour(srtp="able")
+    async with PhoneFarm() as farm:
+        await farm.place_calls(1, rtp=True, caller=wanted, callee=able)
+        await farm.place_calls(1, rtp=True, caller=able, callee=able)
+        await hear(farm)
+        await farm.reinvite()
+        await hear(farm)
+
+        report = await farm.report()
+
+        assert [leg.encrypted for leg in report.legs()] == [True, True, False, False]
+        assert all(leg.received >= 20 and leg.foreign == 0 for leg in report.legs())
+
+
+async def test_a_phone_without_srtp_refuses_it() -> None:
+    async with PhoneFarm() as farm:
+        await farm.place_calls(1, caller=Behaviour(srtp="wanted"))
+
+        assert (await farm.report()).refused == {"488 INVITE": 1}
+
+
+def test_what_is_encrypted_for_somebody_else_is_no_audio() -> None:
+    ours, theirs, other = new_key(), new_key(), new_key()
+    packet = b"\x80\x00\x00\x01" + bytes(8) + TONE
+
+    sent = Srtp(theirs, ours).protect(packet)
+
+    assert sent != packet
+    assert Srtp(ours, theirs).unprotect(sent) == packet
+    assert Srtp(ours, other).unprotect(sent) == b""
+    assert Srtp(ours, theirs).unprotect(packet) == b""

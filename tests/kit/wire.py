@@ -130,6 +130,7 @@ def addresses(values: list[bytes]) -> list[bytes]:
 _CONNECTION: Final = re.compile(rb"^c=IN IP4 (\S+)", re.MULTILINE)
 _AUDIO: Final = re.compile(rb"^m=audio (\d+) (\S+) ([^\r\n]*)", re.MULTILINE)
 _DIRECTION: Final = re.compile(rb"^a=(sendrecv|sendonly|recvonly|inactive)\b", re.MULTILINE)
+_KEY: Final = re.compile(rb"^a=crypto:(\d+) AES_CM_128_HMAC_SHA1_80 inline:([^\s|]+)", re.MULTILINE)
 _EVENT: Final = re.compile(rb"^a=rtpmap:(\d+) telephone-event/8000", re.MULTILINE)
 _OPPOSITE: Final = {
     b"sendrecv": b"sendrecv",
@@ -146,6 +147,10 @@ class Media(NamedTuple):
     formats: bytes
     direction: bytes
     event: bytes
+    profile: bytes
+    """``RTP/AVP``, ``RTP/SAVP``..."""
+    key: tuple[bytes, bytes]
+    """Tag and key of the first crypto line with the suite that phones know (RFC 4568); empty when there is none."""
 
 
 def media(body: bytes) -> Media | None:
@@ -156,11 +161,14 @@ def media(body: bytes) -> Media | None:
     connection = _CONNECTION.search(body, audio.start()) or _CONNECTION.search(body)
     direction = _DIRECTION.search(body, audio.start()) or _DIRECTION.search(body)
     event = _EVENT.search(body, audio.start())
+    key = _KEY.search(body, audio.start())
     return Media(
         (connection[1].decode() if connection else "0.0.0.0", int(audio[1])),
         audio[3],
         direction[1] if direction else b"sendrecv",
         event[1] if event else b"",
+        audio[2],
+        (key[1], key[2]) if key else (b"", b""),
     )
 
 
