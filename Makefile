@@ -57,7 +57,7 @@ test: lab $(DOCS_STAMP) ## All of it: lint, types, layers, CRDs, docs, and every
 # A cluster's tests wait most of the time, for pods that start and nodes that time out: the others run beside them, and
 # give way; those that need no nodes among them. Those that listen to audio come last, alone: a relay that gets no CPU for
 # a third of a second counts as lost.
-test-in-cluster: lab
+test-in-cluster: lab packages
 	COVERAGE_FILE=.coverage.cluster $(PYTEST) $(COVER) tests/cluster $(addprefix --ignore=,$(API_TESTS) $(SOAK))
 
 test-beside: lint types layers crds-check chart-check docs-check packages

@@ -33,7 +33,7 @@ DOCS: Final = Path(__file__).parents[1] / "docs"
 NOT_YET: Final[Mapping[str, str]] = {
     f"spec.legs.{leg}.{name}": "Answered with `Fulfilled=False`, `NotSupported`."
     for leg in ("caller", "callee")
-    for name in ("transport", "interface", "address", "flags")
+    for name in ("interface", "address", "flags")
 }
 """Fields that are accepted and checked, but not, or not wholly, acted on; and what is done instead."""
 

@@ -220,15 +220,27 @@ def test_an_open_wish_stays_in_the_spec_when_the_call_loses_its_relay(namespace:
         call.until(("True", "Fulfilled"))
 
 
-def test_what_cannot_be_changed_of_a_leg_is_answered(namespace: Namespace, tmp_path: Path) -> None:
+def test_a_leg_gets_the_transport_that_is_wished_and_what_cannot_be_changed_is_answered(
+    namespace: Namespace, tmp_path: Path
+) -> None:
     with talking(namespace, tmp_path) as call:
-        namespace.patch("call", call.id, {"spec": {"legs": {"callee": {"transport": "SRTP", "flags": ["x"]}}}})
+        callee = {"transport": "SRTP", "flags": ["x"]}
+        namespace.patch("call", call.id, {"spec": {"legs": {"callee": callee}}})
+        refused = condition(call.until(("False", "OfferFailed")), "Fulfilled")
+        call.talk.callee.spare_key = "ofBob"
+        namespace.patch("call", call.id, {"spec": {"legs": {"callee": callee | {"address": "192.0.2.9:4000"}}}})
         told = condition(call.until(("False", "NotSupported")), "Fulfilled")
+        namespace.patch("call", call.id, {"spec": {"legs": {"callee": {"flags": None, "address": None}}}})
+        call.until(("True", "Fulfilled"))
         namespace.patch("call", call.id, {"spec": {"legs": None}})
         call.until(None)
 
+        assert b"RTP/SAVP" in call.talk.callee.local
+        call.world.assert_anchored(call.talk)
+    assert refused is not None
+    assert refused["message"].startswith("right answered 488")
     assert told is not None
-    assert "spec.legs.callee.transport, spec.legs.callee.flags" in told["message"]
+    assert told["message"].startswith("spec.legs.callee.address, spec.legs.callee.flags are not acted on")
 
 
 def test_calls_are_watched_and_chosen_by_relay(namespace: Namespace, tmp_path: Path) -> None:

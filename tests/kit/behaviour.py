@@ -27,6 +27,8 @@ class Behaviour:
 
     codecs: tuple[str, ...] = CODECS
     """What it offers, and accepts, in this order."""
+    video: bool = False
+    """Offers video as well; whoever it is offered to refuses it, and it sends none."""
     srtp: Literal["", "able", "wanted"] = ""
     """SRTP with keys in the description: refused with 488, taken if it is offered, or offered by itself as well."""
     ring_after: float = 0.0

@@ -22,6 +22,7 @@ _CODEC_LINES: Final = {
     "telephone-event": (b"101", b"a=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-16\r\n"),
 }
 _STATIC: Final = {b"0": "PCMU", b"8": "PCMA"}
+_VIDEO: Final = b"m=video 9 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n"
 _UNUSED_PORT: Final = 9  # discard: for calls without RTP
 
 
@@ -48,7 +49,7 @@ class Leg:
     __slots__ = (
         "ack", "answered_at", "behaviour", "body", "call_id", "cseq", "direction", "end_reason", "ended_at",
         "ended_by", "established", "faults", "from_me", "glares", "invite", "invite_request", "ip", "number",
-        "own_key", "pending", "refused", "reinvite_count", "reinvites", "remote", "remote_cseq", "remote_tag",
+        "others", "own_key", "pending", "refused", "reinvite_count", "reinvites", "remote", "remote_cseq", "remote_tag",
         "repeats_in", "repeats_out", "route", "rtp", "sdp_rest", "served", "session", "side", "signaling", "state",
         "status", "tag", "target", "their_key", "timeouts", "to_peer", "unacked", "updates", "version",
         "wanted_direction",
@@ -84,6 +85,8 @@ class Leg:
         self.own_key: tuple[bytes, bytes] = (b"1", new_key()) if behaviour.srtp == "wanted" else (b"", b"")
         """Tag and key of its SRTP; empty while it speaks RTP."""
         self.their_key = b""
+        self.others = _VIDEO if behaviour.video else b""
+        """Further m-lines than that of the audio."""
         self.remote: Address | None = None
         self.direction = b"sendrecv"
         self.wanted_direction = b"sendrecv"
@@ -126,8 +129,8 @@ class Leg:
         crypto = b"a=crypto:%b %b inline:%b\r\n" % (tag, SUITE, key) if key else b""
         port = self.rtp.port if self.rtp is not None else _UNUSED_PORT
         ip = self.ip.encode()
-        rest = b"s=-\r\nc=IN IP4 %b\r\nt=0 0\r\nm=audio %d RTP/%bAVP %b\r\n%b%ba=ptime:20\r\na=%b\r\n" % (
-            ip, port, b"S" if key else b"", formats[0], formats[1], crypto, direction,
+        rest = b"s=-\r\nc=IN IP4 %b\r\nt=0 0\r\nm=audio %d RTP/%bAVP %b\r\n%b%ba=ptime:20\r\na=%b\r\n%b" % (
+            ip, port, b"S" if key else b"", formats[0], formats[1], crypto, direction, self.others,
         )  # fmt: skip
         if rest != self.sdp_rest:
             self.version += 1
@@ -150,6 +153,7 @@ class Leg:
         if formats is None or not self._takes_profile(described):
             return None
         self.follow(described)
+        self.others = b"".join(b"m=%b 0 %b %b\r\n" % other for other in described.others)
         direction = wire.opposite(described.direction)
         if self.wanted_direction != b"sendrecv" and direction == b"sendrecv":
             direction = self.wanted_direction  # a phone that holds goes on holding

@@ -129,6 +129,7 @@ def addresses(values: list[bytes]) -> list[bytes]:
 
 _CONNECTION: Final = re.compile(rb"^c=IN IP4 (\S+)", re.MULTILINE)
 _AUDIO: Final = re.compile(rb"^m=audio (\d+) (\S+) ([^\r\n]*)", re.MULTILINE)
+_OTHERS: Final = re.compile(rb"^m=(\w+) \d+ (\S+) ([^\r\n]*)", re.MULTILINE)
 _DIRECTION: Final = re.compile(rb"^a=(sendrecv|sendonly|recvonly|inactive)\b", re.MULTILINE)
 _KEY: Final = re.compile(rb"^a=crypto:(\d+) AES_CM_128_HMAC_SHA1_80 inline:([^\s|]+)", re.MULTILINE)
 _EVENT: Final = re.compile(rb"^a=rtpmap:(\d+) telephone-event/8000", re.MULTILINE)
@@ -149,6 +150,8 @@ class Media(NamedTuple):
     event: bytes
     profile: bytes
     """``RTP/AVP``, ``RTP/SAVP``..."""
+    others: tuple[tuple[bytes, bytes, bytes], ...]
+    """Kind, profile and formats of the further m-lines."""
     key: tuple[bytes, bytes]
     """Tag and key of the first crypto line with the suite that phones know (RFC 4568); empty when there is none."""
 
@@ -168,6 +171,7 @@ def media(body: bytes) -> Media | None:
         direction[1] if direction else b"sendrecv",
         event[1] if event else b"",
         audio[2],
+        tuple(_OTHERS.findall(body, audio.end())),
         (key[1], key[2]) if key else (b"", b""),
     )
 

@@ -41,18 +41,17 @@ def until(holds: Callable[[], bool], *, within: float = 5.0) -> bool:
 
 
 @pytest.fixture
-def srtp() -> bool:
-    """Whether the phones encrypt; a test says otherwise by its parameters."""
-    return False
+def encryption() -> tuple[str, str]:
+    """How alice and bob encrypt; a test says otherwise by its parameters."""
+    return "", ""
 
 
 @pytest.fixture
-def talk(tmp_path: Path, srtp: bool) -> Iterator[Talk]:
+def talk(tmp_path: Path, encryption: tuple[str, str]) -> Iterator[Talk]:
     """Alice has called bob, and both hear."""
     relays = [Rtpengine(ip) for ip in RELAYS]
-    encryption = "srtp-mand" if srtp else ""
-    alice = Baresip(tmp_path / "alice", "127.0.1.2", user="alice", encryption=encryption)
-    bob = Baresip(tmp_path / "bob", "127.0.1.3", user="49100", tone=880, encryption=encryption)
+    alice = Baresip(tmp_path / "alice", "127.0.1.2", user="alice", encryption=encryption[0])
+    bob = Baresip(tmp_path / "bob", "127.0.1.3", user="49100", tone=880, encryption=encryption[1])
     kedge = KedgeProcess(
         folder=tmp_path, relays=relays, routes=[RouteRule(prefix="49", next_hops=[bob.sip])],
         peers={"callers": ["127.0.1.2/32"], "callees": ["127.0.1.3/32"]}, ip="127.0.1.1",
@@ -73,15 +72,19 @@ def talk(tmp_path: Path, srtp: bool) -> Iterator[Talk]:
             relay.stop()
 
 
-@pytest.mark.parametrize("srtp", [False, True], ids=["rtp", "srtp"])
-def test_audio_survives_two_relays_one_after_the_other(talk: Talk, srtp: bool) -> None:
+@pytest.mark.parametrize(
+    ("encryption", "enabled"),
+    [(("", ""), 0), (("srtp-mand", "srtp-mand"), 3), (("srtp-mand", "srtp"), 3), (("", "srtp"), 0)],
+    ids=["rtp", "srtp", "srtp-if-offered", "rtp-if-not"],
+)
+def test_audio_survives_two_relays_one_after_the_other(talk: Talk, enabled: int) -> None:
     for _ in range(2):
         dead = talk.busy
         dead.kill()
 
         assert talk.both_hear(), talk.kedge.log[-3000:]
         assert talk.busy is not dead
-    assert talk.bob.log.count("SRTP is Enabled") == (3 if srtp else 0), "by the call, and by each move"
+    assert talk.bob.log.count("SRTP is Enabled") == enabled, "by the call, and by each move"
 
     talk.alice.do("hangup")
     talk.bob.wait_for("CALL_CLOSED")

@@ -56,6 +56,19 @@ async def test_audio_comes_back_in_both_directions(mortal_system: System, phones
     assert await phones.hang_up()
 
 
+async def test_video_that_was_refused_costs_no_call_its_second_relay(mortal_system: System, phones: PhoneFarm) -> None:
+    await phones.place_calls(5, rtp=True, caller=Behaviour(video=True))
+    await kill_and_hear(mortal_system, phones)
+    assert (await phones.report()).talking() == 5
+    await kill_and_hear(mortal_system, phones)
+
+    report = await phones.report()
+
+    assert report.talking() == 5
+    assert all(leg.version <= 2 for leg in report.legs()), "the callers' video is off since the first move"
+    assert await phones.hang_up()
+
+
 ALL_ON_ONE = (1000, 1)
 """Weights of two relays, so that the first one gets all calls: the less loaded of two, for its weight, is taken."""
 

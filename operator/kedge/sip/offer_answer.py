@@ -86,7 +86,7 @@ def drop_unasked_keys(answer: bytes, offer: bytes) -> bytes:
 
     Phones that leave SRTP to the other side send keys all the same and then speak RTP; a relay would take it for SRTP.
     """
-    if not offer or b"\na=crypto:" in offer or b"\na=crypto:" not in answer:
+    if b"\na=crypto:" not in answer or not offer or b"\na=crypto:" in offer:
         return answer
     return b"".join(line for line in answer.splitlines(keepends=True) if not line.startswith(b"a=crypto:"))
 

@@ -22,7 +22,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 async def serving(handler: Handler, directory: Path, *, request_timeout: float = 10) -> AsyncIterator[KubeClient]:
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)  # some handlers never answer
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     client = KubeClient(kubeconfig(directory, runner.addresses[0][1]), request_timeout=request_timeout)
