@@ -7,7 +7,7 @@ from tests.unit.call.phones import Party, Reply
 from tests.unit.call.world import CALLEE, CALLER, Talk, World, profile_and_key
 
 from kedge.call.leg import Leg
-from kedge.relay.model import Intent
+from kedge.relay.model import FailoverPolicy, Intent
 from kedge.sip.message import Request, Response
 
 RTP, SRTP = "RTP/AVP", "RTP/SAVP"
@@ -290,6 +290,43 @@ def test_a_conversion_that_is_taken_back_in_time_asks_nobody() -> None:
     assert world.books.moves == []
 
 
+def manual() -> World:
+    """A world where lost calls stay until somebody asks."""
+    return World(failover=FailoverPolicy(automatic=False))
+
+
+def test_a_call_without_a_relay_is_moved_as_it_is_before_a_party_is_asked_for_more() -> None:
+    world = manual()
+    talk = talking(world)
+    talk.callee.spare_key = ""
+    world.lose(talk, seconds=1.0)
+    assert talk.call.is_lost
+
+    convert(talk, "callee", SRTP, seconds=2.0)
+
+    world.assert_anchored(talk)
+    assert world.books.results()[:2] == ["Moved", "RolledBack"], "its refusal costs nothing"
+
+
+@pytest.mark.parametrize("converted", ["caller", "callee"])
+@pytest.mark.parametrize("side", ["caller", "callee"])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_partys_exchange_that_finds_the_relay_dead_has_the_conversion_at_another(
+    converted: str, side: str, late: bool
+) -> None:
+    world = manual()
+    talk = talking(world)
+    convert(talk, converted, SRTP)
+    world.lose(talk, seconds=1.0)
+    assert talk.call.is_lost
+
+    (talk.caller if side == "caller" else talk.callee).reinvite(late=late)
+    world.run(1.0)
+
+    assert profiles(talk) == ((SRTP, RTP) if converted == "caller" else (RTP, SRTP))
+    world.assert_anchored(talk)
+
+
 def test_keys_in_an_answer_to_an_offer_without_are_no_srtp() -> None:
     world = World()
     world.right.unasked_key = "unasked"
@@ -309,3 +346,34 @@ def test_keys_in_an_answer_to_an_offer_without_are_no_srtp() -> None:
 
 def told_by_callee(talk: Talk) -> bytes:
     return talk.world.daemons[talk.relay].sessions[talk.call.session].heard["b"]
+
+
+def test_keys_that_nobody_asked_for_are_dropped_of_early_media_too() -> None:
+    world = World()
+    world.right.unasked_key = "unasked"
+    world.right.ringing = ((0.0, 183, True), (0.5, 200, True))
+    party = world.left.invite()
+    world.run(0.2)
+    early = [session.heard["b"] for daemon in world.daemons.values() for session in daemon.sessions.values()]
+    world.run(1.0)
+
+    assert len(early) == 1
+    assert b"crypto" not in early[0]
+    assert b"crypto" not in party.remote
+    world.assert_anchored(world.talk_of(party))
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_keys_that_nobody_asked_for_are_dropped_of_an_answer_in_an_ack(again: bool) -> None:
+    world = World()
+    if not again:
+        world.left.unasked_key = "unasked"
+    talk = world.call(late=True)
+    if again:
+        world.left.unasked_key = "unasked"
+        talk.caller.reinvite(late=True)
+        world.run(0.5)
+
+    assert b"inline:unasked" in talk.caller.local
+    assert b"crypto" not in world.daemons[talk.relay].sessions[talk.call.session].heard["a"]
+    assert b"crypto" not in talk.callee.remote

@@ -149,9 +149,10 @@ class Talk:
 
 
 def profile_and_key(body: bytes) -> tuple[str, set[str]]:
-    """Of a description's first m-line: the RTP profile, and the keys."""
+    """Of a description's first m-line: the RTP profile, and the keys of its SRTP."""
     media = parse_sdp(body).media[0]
-    return media.protocol, {value.split()[2] for value in media.attributes("crypto")}
+    keys = {value.split()[2] for value in media.attributes("crypto")}
+    return media.protocol, keys if "/SAVP" in media.protocol else set()
 
 
 class World(FleetListener):

@@ -403,6 +403,17 @@ def test_a_transport_that_a_party_refuses_is_offered_again_after_a_rest_and_the_
     wished.world.assert_anchored(wished.talk)
 
 
+def test_an_offer_that_is_not_answered_yet_is_not_taken_for_how_it_is() -> None:
+    wished = Wished()
+    wished.world.tamper = lambda packet: 2.5 if packet.word == "488 INVITE" else 0.0
+    wished.put(callee=LegWish(transport="SRTP"))
+    wished.run(2.0)
+    meanwhile = wished.reason
+    wished.run(3.0)
+
+    assert (meanwhile, wished.reason) == ("Offering", "OfferFailed")
+
+
 def test_a_party_that_changes_its_transport_afterwards_is_left_alone() -> None:
     wished = Wished()
     wished.talk.callee.spare_key = "ofBob"
