@@ -10,7 +10,7 @@ DOCS_STAMP := $(DOCS_VENV)/.installed
 PYTEST := $(PY) -m pytest
 COVER := --cov --cov-report=
 AGAIN := $(MAKE) --no-print-directory
-PACKAGES := rtpengine-daemon sip-tester baresip-core nftables iproute2 util-linux
+PACKAGES := rtpengine-daemon sip-tester baresip-core linphone-cli nftables iproute2 util-linux
 CALLS ?= 20
 RELAYS ?= 3
 NODES ?= 2
@@ -114,7 +114,7 @@ $(DOCS_STAMP): requirements/docs.lock scripts/venv.sh
 unit: venv ## Unit tests: no network but loopback, no clock
 	$(PYTEST) --cov --cov-report=term tests/unit
 
-wire: packages ## Each SIP behaviour on the wire, with real rtpengine, SIPp and baresip
+wire: packages ## Each SIP behaviour on the wire, with real rtpengine, SIPp, baresip and linphone
 	$(PYTEST) tests/kit tests/wire
 
 e2e: packages ## Relays killed, frozen and restarted under calls with audio

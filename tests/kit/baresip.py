@@ -77,7 +77,7 @@ class Baresip:
             f"{f';mediaenc={encryption}' if encryption else ''}\n"
         )
         (folder / "contacts").write_text("")
-        _write_tone(folder / "tone.wav", tone)
+        write_tone(folder / "tone.wav", tone)
 
     @property
     def log(self) -> str:
@@ -120,6 +120,11 @@ class Baresip:
         if error is not None:
             error.add_note(f"baresip {self.user} printed:\n{self.log[-3000:]}")
         self.stop()
+
+    def dial(self, uri: str) -> None:
+        """Call somebody, and wait for the answer."""
+        self.do("dial", uri)
+        self.wait_for("CALL_ESTABLISHED")
 
     def do(self, command: str, params: str = "", *, within: float = 5.0) -> str:
         """Give a command of its menu (``dial``, ``hangup``, ``hold``, ``resume``, ``reginfo``); return its answer."""
@@ -174,7 +179,8 @@ class Baresip:
         return sum(one.stat().st_size for one in self.folder.glob("*-dec.wav"))
 
 
-def _write_tone(path: Path, frequency: int) -> None:
+def write_tone(path: Path, frequency: int) -> None:
+    """Write a minute of a tone."""
     rate, seconds = 8000, 60
     period = [round(8000 * math.sin(2 * math.pi * frequency * n / rate)) for n in range(rate)]
     with wave.open(str(path), "wb") as file:
