@@ -63,9 +63,8 @@ def agree(local: bytes, remote: bytes) -> tuple[bytes, bytes]:
     """Return a leg's L and R as they are in force, whoever offered.
 
     An m-line that one side has off is off in both: who refused video once is not to be offered it again, and a relay
-    switches it off for the other side too. R has only those formats that L has too, compared by payload type and
-    encoding; an m-line without a common format is left as it is, for the relay's output check to find fault. Of
-    crypto suites both have those that both name.
+    switches it off for the other side too. R has only those formats that L has too; an m-line without a common format
+    is left as it is, for the relay's output check to find fault. Of crypto suites both have those that both name.
     """
     ours, theirs = parse_sdp(local), parse_sdp(remote)
     local_changed = remote_changed = False
@@ -106,8 +105,7 @@ def keep_suites(body: bytes, mate: bytes) -> bytes:
 
 
 def _prune_formats(media: Media, mate: Media) -> bool:
-    agreed = _encodings(mate)
-    keep = {one for one in media.formats if (one, media.encoding(one)) in agreed}
+    keep = _common_formats(media, mate)
     if not keep or len(keep) == len(media.formats):
         return False
     media.keep_formats(keep)
@@ -186,8 +184,8 @@ def is_plausible(output: bytes, given: bytes) -> bool:
 def check_relay_output(output: bytes, local: bytes, remote: bytes, profile: str = "") -> None:
     """Check what a relay gave for a leg against the leg's in-force pair, before it is sent.
 
-    The same m-lines in the same order; what is off stays off; formats a subset of L∩R with payload types kept; a legal
-    ``a=setup``; crypto suites no others than those in force. ``profile`` is the RTP profile that it was asked for,
+    The same m-lines in the same order; what is off stays off; formats a subset of L∩R with the payload type of either; a
+    legal ``a=setup``; crypto suites no others than those in force. ``profile`` is the RTP profile that it was asked for,
     where that is another one than in force: then keys are new, and must be there if it is encrypted.
 
     Raises:
@@ -239,7 +237,11 @@ def _check_media(number: int, new: Media, ours: Media, theirs: Media, profile: s
     protocol = profile if profile and "RTP/" in ours.protocol else ours.protocol
     if new.protocol != protocol:
         raise UnfitDescriptionError(f"m-line {number} is {new.protocol} instead of {protocol}")
-    agreed = _encodings(ours) & _encodings(theirs)
+    agreed = {
+        (one, side.encoding(one))
+        for side, other in ((ours, theirs), (theirs, ours))
+        for one in _common_formats(side, other)
+    }
     for one in new.formats:
         if agreed and (one, new.encoding(one)) not in agreed:
             raise UnfitDescriptionError(f"m-line {number} has format {one}, which is not agreed")
@@ -253,8 +255,15 @@ def _check_media(number: int, new: Media, ours: Media, theirs: Media, profile: s
             raise UnfitDescriptionError(f"m-line {number} has a=setup:{value}")
 
 
-def _encodings(media: Media) -> set[tuple[str, str]]:
-    return {(one, media.encoding(one)) for one in media.formats}
+def _common_formats(media: Media, mate: Media) -> set[str]:
+    """Return those formats that ``mate`` has too: under the same payload type, or else under one of its own.
+
+    An answer should keep the numbers of its offer, but need not (RFC 3264 section 6.1).
+    """
+    theirs = {(one, mate.encoding(one)) for one in mate.formats}
+    same = {one for one in media.formats if (one, media.encoding(one)) in theirs}
+    left = {encoding for _, encoding in theirs} - {media.encoding(one) for one in same}
+    return same | {one for one in media.formats if media.encoding(one) in left}
 
 
 def with_addresses_of(local: bytes, output: bytes) -> bytes:

@@ -157,13 +157,15 @@ class Daemon:
         In an answer the suite is the one that was offered, with its tag; in an offer the one in force comes first.
         """
         description = parse_sdp(body)
-        spoken = next((one.protocol for one in description.media if one.enabled), "")
+        spoken = next((one.protocol for one in description.media if one.enabled and "RTP/" in one.protocol), "")
+        if not spoken:
+            return body
         session.profiles[speaker] = spoken
         wanted = session.profiles.setdefault(listener, spoken)
         if wanted == spoken:
             return body
         heard = parse_sdp(session.heard[listener]).media if session.answered and listener in session.heard else []
-        for index, media in enumerate(one for one in description.media if one.enabled):
+        for index, media in enumerate(one for one in description.media if one.enabled and "RTP/" in one.protocol):
             media.protocol = wanted
             media.lines = [line for line in media.lines if not line.startswith("a=crypto:")]
             if "/SAVP" in wanted:

@@ -53,6 +53,8 @@ class Phone(ServerUser):
         """Of SRTP (RFC 4568) that it offers and insists on."""
         self.spare_key = ""
         """Of SRTP that it takes part in if it is offered."""
+        self.renumbers: dict[str, str] = {}
+        """Payload types that it answers with a number of its own."""
         self.unasked_key = ""
         """Of SRTP that it names in its answers although none was offered, and does not use."""
         self.starts_encrypted = False
@@ -490,9 +492,11 @@ class Party(ClientOwner, TimerTarget):
             self.key = self.key or self.spare_key
         elif not self.phone.key:
             self.key = ""
-        formats = [one for one in theirs.formats if one in self.formats]
-        media = Media("audio", str(self.port), theirs.protocol, formats)
-        media.lines = [f"a=rtpmap:{one} {ENCODINGS[one]}" for one in formats]
+        known = {ENCODINGS[one].upper(): ENCODINGS[one] for one in self.formats}
+        offered = {self.phone.renumbers.get(one, one): theirs.encoding(one) for one in theirs.formats}
+        formats = {one: known[encoding] for one, encoding in offered.items() if encoding in known}
+        media = Media("audio", str(self.port), theirs.protocol, list(formats))
+        media.lines = [f"a=rtpmap:{one} {encoding}" for one, encoding in formats.items()]
         media.lines += self._crypto(theirs.attributes("crypto"))
         if self.phone.unasked_key:
             media.lines.append(f"a=crypto:1 {SUITE} inline:{self.phone.unasked_key}")

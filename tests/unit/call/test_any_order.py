@@ -33,14 +33,15 @@ RINGING: tuple[tuple[Step, ...], ...] = (
 class AnyOrder(RuleBasedStateMachine):
     parties = Bundle("parties")
 
-    @initialize(seed=st.integers(0, 2**16), encrypted=st.booleans(), able=st.booleans())
-    def begin(self, seed: int, encrypted: bool, able: bool) -> None:
+    @initialize(seed=st.integers(0, 2**16), encrypted=st.booleans(), able=st.booleans(), renumbers=st.booleans())
+    def begin(self, seed: int, encrypted: bool, able: bool, renumbers: bool) -> None:
         gc.collect()
         gc.disable()
         self.world = World(len(RELAYS), seed=seed)
         self.world.left.spare_key = "ofAlice"
         self.world.left.starts_encrypted = encrypted
         self.world.right.spare_key = "ofBob" if able else ""
+        self.world.right.renumbers = {"101": "96"} if renumbers else {}
         self.loss_until = 0.0
         self.rates = (0.0, 0.0)
         self.world.tamper = self.on_the_wire

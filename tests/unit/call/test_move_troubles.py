@@ -543,6 +543,51 @@ def test_video_that_the_callee_has_refused_is_not_offered_again_and_costs_no_cal
     assert world.books.results() == ["Moved"] * 3
 
 
+def test_telephone_events_under_a_number_of_the_callees_own_are_kept() -> None:
+    """A party may number an encoding anew in its answer (RFC 3264 section 6.1 says only that it should not)."""
+    world = World(4)
+    world.right.renumbers = {"101": "96"}
+    talk = world.call()
+
+    for _ in range(2):
+        world.lose(talk)
+        world.assert_anchored(talk)
+
+    for party in (talk.caller, talk.callee):
+        media = parse_sdp(party.remote).media[0]
+        assert {media.encoding(one) for one in media.formats} >= {"PCMU/8000", "TELEPHONE-EVENT/8000"}
+    assert world.books.results() == ["Moved"] * 2
+
+
+def fax(name: str, address: str, port: int) -> bytes:
+    """A description of a fax alone (RFC 3362)."""
+    return (
+        f"v=0\r\no={name} 1 9 IN IP4 {address}\r\ns=-\r\nc=IN IP4 {address}\r\nt=0 0\r\n"
+        f"m=image {port} udptl t38\r\na=T38FaxVersion:0\r\na=T38FaxUdpEC:t38UDPRedundancy\r\n"
+    ).encode()
+
+
+def test_a_call_that_has_become_a_fax_is_moved_as_one() -> None:
+    world = World(4)
+    talk = world.call()
+    for party, port in ((talk.caller, 4400), (talk.callee, 4402)):
+        described = fax(party.phone.name, party.phone.address[0], port)
+        party.answer = lambda offer, described=described: described
+    talk.callee.reinvite(body=fax("bob", CALLEE[0], 4402))
+    world.run(0.5)
+
+    for _ in range(2):
+        world.lose(talk)
+        assert world.faults_of(talk) == []
+
+    for party in (talk.caller, talk.callee):
+        media = [parse_sdp(offer).media for offer in party.offers[-2:]]
+        assert [[(one.kind, one.protocol, one.formats) for one in each] for each in media] == [
+            [("image", "udptl", ["t38"])]
+        ] * 2
+    assert world.books.results() == ["Moved"] * 2
+
+
 def keys_of(talk: Talk) -> list[list[str]]:
     """Return what each party was told of the other's keys."""
     return [parse_sdp(one.remote).media[0].attributes("crypto") for one in (talk.caller, talk.callee)]

@@ -52,6 +52,18 @@ def test_encodings_are_compared_not_numbers_alone() -> None:
     assert formats_of(pruned(theirs, ours)) == ["0"]
 
 
+def test_an_encoding_under_another_number_is_the_same_one_if_no_number_fits() -> None:
+    events = "a=rtpmap:{} telephone-event/8000"
+    offered, answered = sdp("0 8 101"), sdp("0 96", lines=(events.format(96),))
+    assert formats_of(pruned(answered, offered)) == ["0", "96"]
+    check_relay_output(sdp("0 96", lines=(events.format(96),)), offered, answered)
+    with pytest.raises(UnfitDescriptionError, match="format 97"):
+        check_relay_output(sdp("0 97", lines=(events.format(97),)), offered, answered)
+
+    profiles = ("a=rtpmap:96 H264/90000", "a=rtpmap:97 H264/90000")
+    assert formats_of(pruned(sdp("96 97", lines=profiles), sdp("97", lines=profiles[1:]))) == ["97"]
+
+
 def test_what_is_in_force_is_the_same_object_where_nothing_goes() -> None:
     body = sdp()
 
