@@ -184,9 +184,9 @@ def is_plausible(output: bytes, given: bytes) -> bool:
 def check_relay_output(output: bytes, local: bytes, remote: bytes, profile: str = "") -> None:
     """Check what a relay gave for a leg against the leg's in-force pair, before it is sent.
 
-    The same m-lines in the same order; what is off stays off; formats a subset of L∩R with the payload type of either; a
-    legal ``a=setup``; crypto suites no others than those in force. ``profile`` is the RTP profile that it was asked for,
-    where that is another one than in force: then keys are new, and must be there if it is encrypted.
+    The same m-lines in the same order; what is off stays off; formats a subset of L∩R, with the payload types of either
+    side; a legal ``a=setup``; crypto suites no others than those in force. ``profile`` is the RTP profile that it was
+    asked for, where that is another one than in force: then keys are new, and must be there if it is encrypted.
 
     Raises:
         UnfitDescriptionError: names the m-line and the rule.
