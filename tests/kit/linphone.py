@@ -1,8 +1,7 @@
 """linphonec, a real softphone with a SIP stack of its own (belle-sip): calls, answers, pauses, plays and hears a tone.
 
 It is driven by lines on its standard input, and tells by lines what it does. Instead of a sound card it has files: it
-speaks a tone from one, and writes what it hears to another; as long as that grows, it hears. It offers video by itself,
-although it has none to show.
+speaks a tone from one, and writes what it hears to another; as long as that grows, it hears.
 """
 
 import os

@@ -7,6 +7,8 @@
     ROLLING     a party refused while A lives: the other is taken back to A with a further version (RFC 6141)
     OVER        one ``MoveResult``
 
+A leg gets another RTP profile (RTP to SRTP, or back) in the same way: from one session to another, on A if it lives.
+
 Formats only shrink from offer to offer, so settling ends; at ``max_offers`` it ends in any case. A leg knows by
 ``leg.session`` which session its description is from, so that an exchange that a party began meanwhile, and that was
 served on B, needs no further one of ours.

@@ -198,6 +198,7 @@ class Wishes:
         there = relay is not None and call.relay is relay and call.move is None
         errand.reached = errand.reached or there
         if errand.reached:
+            errand.asked = False  # what else wants the call moved is no matter of this wish
             # Where it never had to leave, nothing was wished: this is the way back from a wish that is taken back.
             return _FULFILLED if there and errand.tried else None
         refusal = self.refusal(call, one.wish.relay)
@@ -244,6 +245,7 @@ class Wishes:
         is_so = wanted == _transport_of(leg) and call.move is None  # else it may be the offer, and no answer yet
         errand.reached = errand.reached or is_so
         if errand.reached:
+            errand.asked = False
             return _FULFILLED if is_so else None  # a party that has changed it since has done so by its own exchange
         if call.state != ACTIVE:
             said = f"the call is being set up, and the {name} is offered {wanted} once it is up"

@@ -498,6 +498,25 @@ def test_a_transport_that_is_wished_no_more_is_not_offered() -> None:
     assert wished.world.books.moves == []
 
 
+@pytest.mark.parametrize("conversion", [False, True])
+def test_a_wish_that_was_fulfilled_takes_nothing_back_of_what_else_moves_the_call(conversion: bool) -> None:
+    wished = Wished()
+    world = wished.world
+    wished.talk.callee.spare_key = "ofBob"
+    wished.put("" if conversion else "r2", callee=LegWish(transport="SRTP" if conversion else ""))
+    wished.run(2.0)
+    assert wished.reason == "Fulfilled"
+    wished.talk.caller.reinvite()
+    world.run(0.0015)
+    assert not wished.talk.call.settled, "so the next move waits"
+    world.b2bua.failover.carry_out([(wished.talk.id, "uid-r3")], "Rebalance", world.now)
+
+    wished.put()
+    wished.run(2.0)
+
+    world.assert_anchored(wished.talk, "r3")
+
+
 def test_one_wish_that_cannot_be_does_not_hold_up_the_other() -> None:
     wished = Wished()
 
